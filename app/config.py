@@ -25,9 +25,9 @@ class Config(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     data_dir: Path = Path(".tollgate")
-    database_url: Annotated[
-        SecretStr | None, Field(validation_alias=AliasChoices("DATABASE_URL", "database_url"))
-    ] = None
+    database_url: Annotated[SecretStr | None, Field(validation_alias=AliasChoices("DATABASE_URL", "database_url"))] = (
+        None
+    )
     """Null: the embedded PostgreSQL in `data_dir`."""
     database_pool_size: Annotated[int, Field(ge=2, le=200)] = 8
     admin_token: SecretStr | None = None

@@ -100,9 +100,7 @@ class ModelUnavailable(RequestRefused):
 
     code = "MODEL_UNAVAILABLE"
 
-    def __init__(
-        self, ref: str, reason: str, alternatives: Sequence[str] = (), *, path: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, ref: str, reason: str, alternatives: Sequence[str] = (), *, path: Sequence[str] = ()) -> None:
         instead = f"; use {', '.join(alternatives)}" if alternatives else ""
         super().__init__(f"model {ref!r} cannot be used: {reason}{instead}", path=path)
         self.ref = ref

@@ -10,6 +10,7 @@ TollgateError                    code, message, path
 │   ├── NotFound
 │   ├── Conflict                 what is there already forbids it
 │   ├── ModelUnavailable         deprecated, inactive or its provider disabled; names the alternatives
+│   ├── PriceUnknown             no price is known for what was asked; never taken for zero
 │   ├── Unauthenticated          no token, or none that is valid
 │   └── Forbidden                the token's role does not allow it
 └── ProviderError                a call of a provider failed: http_status, retry_after_seconds, provider_request_id
@@ -105,6 +106,10 @@ class ModelUnavailable(RequestRefused):
         super().__init__(f"model {ref!r} cannot be used: {reason}{instead}", path=path)
         self.ref = ref
         self.alternatives = tuple(alternatives)
+
+
+class PriceUnknown(RequestRefused):
+    code = "PRICE_UNKNOWN"
 
 
 class Unauthenticated(RequestRefused):

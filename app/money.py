@@ -18,12 +18,11 @@ PRICE_SCALE: Final = 10
 COST_SCALE: Final = 18
 MAX_PRICE: Final = Decimal(10) ** 10
 """A price is below this: the column is NUMERIC(20, 10)."""
-_PER_MILLION: Final = Decimal("0.000001")
 
 
 def amount_for(quantity: int, price_per_million: Decimal) -> Decimal:
     """What `quantity` units come to, exactly."""
-    return EXACT.multiply(EXACT.multiply(Decimal(quantity), price_per_million), _PER_MILLION)
+    return EXACT.scaleb(EXACT.multiply(Decimal(quantity), price_per_million), -6)
 
 
 def add(first: Decimal, second: Decimal) -> Decimal:
@@ -40,9 +39,10 @@ def parse_price(text: str | int | Decimal, field: str) -> Decimal:
         value = Decimal(text)
     except (InvalidOperation, ValueError, TypeError):
         raise ValidationError(field, text, bound) from None
-    if not value.is_finite() or value < 0 or value >= MAX_PRICE:
+    # The number of digits is bounded before anything prints them: "1e-999999999" has nine hundred million.
+    if not value.is_finite() or value < 0 or value >= MAX_PRICE or (value and abs(value.adjusted()) > PRICE_SCALE):
         raise ValidationError(field, text, bound)
-    plain = normalize(value)
+    plain = normalize(value) if value else Decimal(0)
     if -int(plain.as_tuple().exponent) > PRICE_SCALE:
         raise ValidationError(field, text, bound)
     return plain

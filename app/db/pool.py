@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import asyncpg
 import orjson
@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from app.errors import DatabaseUnavailable
 
-Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 MINIMUM_SERVER_VERSION = 14
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

@@ -1,0 +1,398 @@
+"""Runs queries that read nothing but the snapshot, as closures over its records.
+
+An operation is compiled once: fields collected, constant arguments read, leaf serializers bound. A run then builds plain
+dicts. Whatever is out of the ordinary (an error, an abstract type, a coroutine) is left to graphql-core, whose answer
+is the truth; a property test holds the two equal over the whole schema.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
+from typing import Any, Final, Generic, TypeVar
+
+from graphql import (
+    FieldNode,
+    FragmentDefinitionNode,
+    GraphQLField,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLSchema,
+    VariableNode,
+    Visitor,
+    is_leaf_type,
+    is_list_type,
+    is_non_null_type,
+    is_object_type,
+    visit,
+)
+from graphql.execution.collect_fields import (
+    FieldDetails,
+    FragmentDetails,
+    GroupedFieldSet,
+    collect_fields,
+    collect_subfields,
+)
+from graphql.execution.values import VariableValues, get_argument_values
+from strawberry import Schema
+from strawberry.types.arguments import convert_arguments
+from strawberry.types.field import StrawberryField
+
+from app.api.documents import Operation
+
+READS_SNAPSHOT: Final[Mapping[Any, Any]] = {"reads": "snapshot"}
+"""Metadata of a root field that reads only `context.snapshot`, as all that it leads to does."""
+
+_MAX_PLANS = 16
+_DEFINITION = "strawberry-definition"
+
+ContextT = TypeVar("ContextT")
+Resolve = Callable[[Any, "Run"], Any]
+Complete = Callable[[Any, "Run"], Any]
+
+
+class NotCompiled(Exception):
+    """The operation, or this run of it, is for graphql-core."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a plan: stands in for strawberry's Info, of which resolvers use `context` alone."""
+
+    context: Any
+    variables: VariableValues
+    records: Presentation
+    memo: dict[tuple[int, int], Any]
+
+
+class Presentation:
+    """Serialized leaves of the records of one snapshot, made as they are first asked for."""
+
+    def __init__(self, snapshot: object) -> None:
+        self.snapshot = snapshot
+        self.leaves: dict[str, dict[int, dict[str, Any]]] = {}
+
+
+class Plan:
+    """What one operation, with its @skip and @include decided, comes to."""
+
+    def __init__(self, select: Complete) -> None:
+        self._select = select
+
+    def run(self, run: Run) -> dict[str, Any]:
+        """Raises whatever goes wrong; the caller then lets graphql-core say what."""
+        result: dict[str, Any] = self._select(None, run)
+        return result
+
+
+class CompiledExecutor(Generic[ContextT]):
+    """`record_types` name the object types whose sources are records that live as long as their snapshot."""
+
+    def __init__(self, schema: Schema, record_types: frozenset[str]) -> None:
+        self._schema = schema
+        self._record_types = record_types
+        self._presentation = Presentation(None)
+
+    def execute(
+        self, operation: Operation, variables: VariableValues, context: ContextT, snapshot: object
+    ) -> dict[str, Any] | None:
+        """The `data` of the response; None where graphql-core is to run the operation."""
+        plan = self._plan(operation, variables)
+        if plan is None:
+            return None
+        if self._presentation.snapshot is not snapshot:
+            self._presentation = Presentation(snapshot)
+        try:
+            return plan.run(Run(context, variables, self._presentation, {}))
+        except Exception:  # noqa: BLE001 - graphql-core runs it again and reports the error where it belongs
+            return None
+
+    def reads_snapshot_only(self, operation: Operation, variables: VariableValues) -> bool:
+        """Whether the answer depends on nothing but the snapshot and the caller's rights."""
+        return self._plan(operation, variables) is not None
+
+    def _plan(self, operation: Operation, variables: VariableValues) -> Plan | None:
+        names = operation.plans.get(("names",))
+        if names is None:
+            names = operation.plans[("names",)] = _directive_variables(operation)
+        key = tuple(variables.coerced.get(name) for name in names)
+        if key not in operation.plans:
+            if len(operation.plans) > _MAX_PLANS:
+                operation.plans.clear()
+                operation.plans[("names",)] = names
+            operation.plans[key] = _Compilation(self._schema, self._record_types, operation, variables).plan()
+        plan: Plan | None = operation.plans[key]
+        return plan
+
+
+def _directive_variables(operation: Operation) -> tuple[str, ...]:
+    found: set[str] = set()
+
+    class Collect(Visitor):
+        def enter_directive(self, node: Any, *_: Any) -> None:
+            for argument in node.arguments:
+                if isinstance(argument.value, VariableNode):
+                    found.add(argument.value.name.value)
+
+    visit(operation.document, Collect())
+    return tuple(sorted(found))
+
+
+class _Compilation:
+    def __init__(
+        self, schema: Schema, record_types: frozenset[str], operation: Operation, variables: VariableValues
+    ) -> None:
+        self._strawberry = schema
+        self._schema: GraphQLSchema = schema._schema
+        self._record_types = record_types
+        self._operation = operation
+        self._variables = variables
+        self._count = 0
+        self._fragments = {
+            item.name.value: FragmentDetails(item)
+            for item in operation.document.definitions
+            if isinstance(item, FragmentDefinitionNode)
+        }
+
+    def plan(self) -> Plan | None:
+        root = self._schema.query_type
+        if root is None or self._operation.type.value != "query":
+            return None
+        try:
+            grouped = collect_fields(
+                self._schema, self._fragments, self._variables, root, self._operation.node
+            ).grouped_field_set
+            for details in grouped.values():
+                self._require_marked(root, details[0].node)
+            return Plan(self._object(root, grouped))
+        except NotCompiled:
+            return None
+
+    def _require_marked(self, root: GraphQLObjectType, node: FieldNode) -> None:
+        if node.name.value == "__typename":
+            return
+        field = root.fields.get(node.name.value)
+        definition = field.extensions.get(_DEFINITION) if field is not None else None
+        if definition is None or definition.metadata.get("reads") != "snapshot":
+            raise NotCompiled
+
+    def _object(self, type_: GraphQLObjectType, grouped: GroupedFieldSet) -> Complete:
+        template: dict[str, Any] = {}
+        leaves: list[tuple[str, str]] = []
+        nested: list[tuple[str, Complete]] = []
+        is_record = type_.name in self._record_types
+        for key, details in grouped.items():
+            node = details[0].node
+            name = node.name.value
+            template[key] = type_.name if name == "__typename" else None
+            if name == "__typename":
+                continue
+            field = type_.fields.get(name)
+            if field is None:
+                raise NotCompiled  # __schema, __type
+            if is_record and _is_plain_leaf(field):
+                leaves.append((key, name))
+            else:
+                nested.append((key, self._field(field, details)))
+        if leaves:
+            return self._record(type_, template, leaves, nested)
+
+        def build(source: Any, run: Run) -> dict[str, Any]:
+            result = template.copy()
+            for key, complete in nested:
+                result[key] = complete(source, run)
+            return result
+
+        return build
+
+    def _record(
+        self,
+        type_: GraphQLObjectType,
+        template: dict[str, Any],
+        leaves: list[tuple[str, str]],
+        nested: list[tuple[str, Complete]],
+    ) -> Complete:
+        present = _presenter(type_)
+        type_name = type_.name
+        keys = [key for key, _ in leaves]
+        names = [name for _, name in leaves]
+        pick: Callable[[dict[str, Any]], Any] = (
+            itemgetter(*names) if len(names) > 1 else lambda values, name=names[0]: (values[name],)
+        )
+        memo_number = self._number()
+        in_order = not nested and list(template) == keys
+
+        def build(source: Any, run: Run) -> dict[str, Any]:
+            number = id(source)
+            made = run.memo.get((memo_number, number))
+            if made is not None:
+                result: dict[str, Any] = made
+                return result
+            known = run.records.leaves.setdefault(type_name, {})
+            values = known.get(number)
+            if values is None:
+                values = known[number] = present(source)
+            picked = zip(keys, pick(values), strict=True)
+            if in_order:
+                result = dict(picked)
+            else:
+                result = template.copy()
+                result.update(picked)
+                for key, complete in nested:
+                    result[key] = complete(source, run)
+            run.memo[memo_number, number] = result
+            return result
+
+        return build
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _field(self, field: GraphQLField, details: list[FieldDetails]) -> Complete:
+        resolve = self._resolver(field, details[0].node)
+        complete = self._complete(field.type, details)
+
+        def run_field(source: Any, run: Run) -> Any:
+            return complete(resolve(source, run), run)
+
+        return run_field
+
+    def _resolver(self, field: GraphQLField, node: FieldNode) -> Resolve:
+        definition: StrawberryField = field.extensions[_DEFINITION]
+        resolver = definition.base_resolver
+        if resolver is None:
+            get = attrgetter(definition.python_name)
+            return lambda source, _run: get(source)
+        if definition.extensions or definition.is_async or definition.is_subscription:
+            raise NotCompiled
+        function = resolver.wrapped_func
+        if inspect.iscoroutinefunction(function):
+            raise NotCompiled
+        takes_self = resolver.self_parameter is not None
+        info = resolver.info_parameter.name if resolver.info_parameter is not None else None
+        source_name = next(
+            (item.name for item in (resolver.parent_parameter, resolver.root_parameter) if item is not None), None
+        )
+        arguments = self._arguments(field, definition, node)
+
+        def call(source: Any, run: Run) -> Any:
+            keywords = arguments(run.variables)
+            if info is not None:
+                keywords[info] = run
+            if source_name is not None:
+                keywords[source_name] = source
+            return function(source, **keywords) if takes_self else function(**keywords)
+
+        return call
+
+    def _arguments(
+        self, field: GraphQLField, definition: StrawberryField, node: FieldNode
+    ) -> Callable[[VariableValues], dict[str, Any]]:
+        converter = self._strawberry.schema_converter
+
+        def read(variables: VariableValues) -> dict[str, Any]:
+            return convert_arguments(
+                get_argument_values(field, node, variables),
+                definition.arguments,
+                scalar_registry=converter.scalar_registry,
+                config=self._strawberry.config,
+            )
+
+        if not field.args:
+            return lambda _variables: {}
+        if _uses_variables(node):
+            return read
+        try:
+            constant = read(self._variables)
+        except Exception:  # noqa: BLE001 - graphql-core reports what is wrong with the arguments
+            raise NotCompiled from None
+        return lambda _variables: constant.copy()
+
+    def _complete(self, type_: GraphQLOutputType, details: list[FieldDetails]) -> Complete:
+        if is_non_null_type(type_):
+            inner = self._complete(type_.of_type, details)
+
+            def required(value: Any, run: Run) -> Any:
+                if value is None:
+                    raise NotCompiled
+                return inner(value, run)
+
+            return required
+        if is_list_type(type_):
+            item_type = type_.of_type
+            item = self._complete(item_type, details)
+
+            def complete_list(value: Any, run: Run) -> Any:
+                if value is None:
+                    return None
+                return [item(entry, run) for entry in value]
+
+            return complete_list
+        if is_leaf_type(type_):
+            serialize = type_.coerce_output_value
+
+            def leaf(value: Any, _run: Run) -> Any:
+                return None if value is None else serialize(value)
+
+            return leaf
+        if not is_object_type(type_):
+            raise NotCompiled
+        grouped = collect_subfields(
+            self._schema, self._fragments, self._variables, self._operation.node, type_, details
+        ).grouped_field_set
+        build = self._object(type_, grouped)
+
+        def nullable(value: Any, run: Run) -> Any:
+            return None if value is None else build(value, run)
+
+        return nullable
+
+
+def _is_plain_leaf(field: GraphQLField) -> bool:
+    type_ = field.type
+    while is_non_null_type(type_) or is_list_type(type_):
+        type_ = type_.of_type
+    definition: StrawberryField = field.extensions[_DEFINITION]
+    return is_leaf_type(type_) and definition.base_resolver is None
+
+
+def _presenter(type_: GraphQLObjectType) -> Callable[[Any], dict[str, Any]]:
+    fields: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = []
+    for name, field in type_.fields.items():
+        if _is_plain_leaf(field):
+            fields.append((name, attrgetter(field.extensions[_DEFINITION].python_name), _serializer(field.type)))
+    return lambda source: {name: serialize(get(source)) for name, get, serialize in fields}
+
+
+def _serializer(type_: GraphQLOutputType) -> Callable[[Any], Any]:
+    if is_non_null_type(type_):
+        inner = _serializer(type_.of_type)
+
+        def required(value: Any) -> Any:
+            if value is None:
+                raise NotCompiled
+            return inner(value)
+
+        return required
+    if is_list_type(type_):
+        item = _serializer(type_.of_type)
+        return lambda value: None if value is None else [item(entry) for entry in value]
+    assert is_leaf_type(type_)
+    serialize = type_.coerce_output_value
+    return lambda value: None if value is None else serialize(value)
+
+
+def _uses_variables(node: FieldNode) -> bool:
+    found = False
+
+    class Find(Visitor):
+        def enter_variable(self, *_: Any) -> None:
+            nonlocal found
+            found = True
+
+    for argument in node.arguments:
+        visit(argument, Find())
+    return found

@@ -1,0 +1,28 @@
+"""The ready services that the HTTP process serves; built by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.access.authenticator import Authenticator
+from app.access.service import AccessService
+from app.catalog.service import CatalogService
+from app.catalog.snapshots import SnapshotHolder
+from app.config import Config
+from app.db.listen import Listener
+from app.db.pool import Database
+from app.settings.service import SettingsService
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """`listener` has been started, so that `snapshots` and `authenticator` hold what is committed."""
+
+    config: Config
+    database: Database
+    listener: Listener
+    snapshots: SnapshotHolder
+    authenticator: Authenticator
+    catalog: CatalogService
+    settings: SettingsService
+    access: AccessService

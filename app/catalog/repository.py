@@ -1,0 +1,145 @@
+"""All SQL of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.catalog.records import LlmModel, LlmProvider, ModelPrice, SystemSetting
+from app.catalog.snapshot import Snapshot
+from app.db.pool import Connection
+from app.db.rows import (
+    LLM_MODEL_COLUMNS,
+    LLM_PROVIDER_COLUMNS,
+    MODEL_PRICE_COLUMNS,
+    SYSTEM_SETTING_COLUMNS,
+    TABLES,
+)
+
+_UNFINISHED = "status IN ('PENDING', 'PROCESSING')"
+
+
+async def lock_catalog(connection: Connection) -> None:
+    """Takes the lock that every catalog change takes anyway, first: changes then queue up instead of deadlocking."""
+    await connection.execute("SELECT 1 FROM revisions WHERE subject = 'catalog' FOR UPDATE")
+
+
+async def read_revision(connection: Connection) -> int:
+    number: int = await connection.fetchval("SELECT number FROM revisions WHERE subject = 'catalog'")
+    return number
+
+
+async def load_snapshot(connection: Connection) -> Snapshot:
+    """To be called in a REPEATABLE READ transaction, so that rows and revision belong together."""
+    revision = await read_revision(connection)
+    providers = await connection.fetch(f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers")  # noqa: S608 - constant
+    models = await connection.fetch(f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models")  # noqa: S608 - constant
+    prices = await connection.fetch(f"SELECT {MODEL_PRICE_COLUMNS} FROM model_prices")  # noqa: S608 - constant
+    settings = await connection.fetch(f"SELECT {SYSTEM_SETTING_COLUMNS} FROM system_settings")  # noqa: S608 - constant
+    return Snapshot(
+        revision,
+        map(LlmProvider.from_record, providers),
+        map(LlmModel.from_record, models),
+        map(ModelPrice.from_record, prices),
+        map(SystemSetting.from_record, settings),
+    )
+
+
+async def lock_provider(connection: Connection, id: str, workspace_id: str) -> LlmProvider | None:
+    """Also holds off the provider's claims until the transaction ends."""
+    row = await connection.fetchrow(
+        f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers WHERE id = $1 AND workspace_id = $2 FOR UPDATE",  # noqa: S608 - constant
+        id,
+        workspace_id,
+    )
+    return None if row is None else LlmProvider.from_record(row)
+
+
+async def find_model(connection: Connection, id: str, workspace_id: str) -> LlmModel | None:
+    row = await connection.fetchrow(
+        f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models WHERE id = $1 AND workspace_id = $2",  # noqa: S608 - constant
+        id,
+        workspace_id,
+    )
+    return None if row is None else LlmModel.from_record(row)
+
+
+async def lock_models(connection: Connection, *, provider_id: str, id: str | None = None) -> None:
+    """Waits for submissions to these models that are under way, and holds off new ones (by their foreign key)."""
+    await connection.execute(
+        "SELECT 1 FROM llm_models WHERE provider_id = $1 AND ($2::text IS NULL OR id = $2) ORDER BY id FOR UPDATE",
+        provider_id,
+        id,
+    )
+
+
+async def insert_provider(connection: Connection, values: Mapping[str, Any]) -> LlmProvider:
+    return LlmProvider.from_record(await _insert(connection, "llm_providers", values, LLM_PROVIDER_COLUMNS))
+
+
+async def insert_model(connection: Connection, values: Mapping[str, Any]) -> LlmModel:
+    return LlmModel.from_record(await _insert(connection, "llm_models", values, LLM_MODEL_COLUMNS))
+
+
+async def update_provider(connection: Connection, id: str, values: Mapping[str, Any]) -> LlmProvider:
+    return LlmProvider.from_record(await _update(connection, "llm_providers", id, values, LLM_PROVIDER_COLUMNS))
+
+
+async def update_model(connection: Connection, id: str, values: Mapping[str, Any]) -> LlmModel:
+    return LlmModel.from_record(await _update(connection, "llm_models", id, values, LLM_MODEL_COLUMNS))
+
+
+async def clear_default(connection: Connection, provider_id: str, except_id: str | None = None) -> None:
+    await connection.execute(
+        """UPDATE llm_models SET is_default = false, updated_at = now()
+            WHERE provider_id = $1 AND is_default AND id IS DISTINCT FROM $2""",
+        provider_id,
+        except_id,
+    )
+
+
+async def delete_provider(connection: Connection, id: str) -> None:
+    await connection.execute("DELETE FROM llm_providers WHERE id = $1", id)
+
+
+async def delete_model(connection: Connection, id: str) -> None:
+    await connection.execute("DELETE FROM llm_models WHERE id = $1", id)
+
+
+async def count_unfinished_requests(
+    connection: Connection, *, provider_id: str | None = None, model_id: str | None = None
+) -> int:
+    number: int = await connection.fetchval(
+        f"""SELECT count(*) FROM model_requests
+             WHERE ($1::text IS NULL OR provider_id = $1) AND ($2::text IS NULL OR model_id = $2)
+               AND {_UNFINISHED}""",  # noqa: S608 - constant
+        provider_id,
+        model_id,
+    )
+    return number
+
+
+async def _insert(connection: Connection, table: str, values: Mapping[str, Any], returning: str) -> Any:
+    columns = _checked(table, values)
+    parameters = ", ".join(f"${index}" for index in range(1, len(columns) + 1))
+    return await connection.fetchrow(
+        f"INSERT INTO {table} ({', '.join(columns)}, updated_at) VALUES ({parameters}, now()) RETURNING {returning}",  # noqa: S608 - names checked
+        *values.values(),
+    )
+
+
+async def _update(connection: Connection, table: str, id: str, values: Mapping[str, Any], returning: str) -> Any:
+    columns = _checked(table, values)
+    assignments = ", ".join(f"{column} = ${index}" for index, column in enumerate(columns, start=2))
+    return await connection.fetchrow(
+        f"UPDATE {table} SET {assignments}, updated_at = now() WHERE id = $1 RETURNING {returning}",  # noqa: S608 - names checked
+        id,
+        *values.values(),
+    )
+
+
+def _checked(table: str, values: Mapping[str, Any]) -> Sequence[str]:
+    known = {column.name for column in TABLES[table].columns}
+    assert values
+    assert known.issuperset(values), sorted(set(values) - known)
+    return tuple(values)

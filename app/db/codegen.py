@@ -1,0 +1,379 @@
+"""The Prisma generator that writes app/db/rows.py from schema.prisma; `make generate` has the Prisma CLI run it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prisma.generator import BaseGenerator, Manifest
+from prisma.generator.models import DefaultData
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from typing_extensions import override
+
+ROWS = Path(__file__).with_name("rows.py")
+
+_PYTHON_TYPES = {
+    "String": "str",
+    "Int": "int",
+    "BigInt": "int",
+    "Float": "float",
+    "Boolean": "bool",
+    "Decimal": "Decimal",
+    "DateTime": "datetime",
+    "Json": "Any",
+    "Bytes": "bytes",
+}
+_SQL_TYPES = {
+    "String": "text",
+    "Int": "integer",
+    "BigInt": "bigint",
+    "Float": "double precision",
+    "Boolean": "boolean",
+    "Decimal": "numeric(65,30)",
+    "DateTime": "timestamp(3) without time zone",
+    "Json": "jsonb",
+    "Bytes": "bytea",
+}
+_NATIVE_TYPES = {
+    "Decimal": "numeric({})",
+    "JsonB": "jsonb",
+    "Timestamp": "timestamp({}) without time zone",
+    "Timestamptz": "timestamp({}) with time zone",
+}
+_ACTIONS = {
+    "Cascade": "CASCADE",
+    "Restrict": "RESTRICT",
+    "SetNull": "SET NULL",
+    "SetDefault": "SET DEFAULT",
+    "NoAction": "NO ACTION",
+}
+# Words that PostgreSQL does not take as a column's name without quotes (its manual, appendix C, "reserved").
+_RESERVED_WORDS = """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
+    column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
+    current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
+    from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
+    localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
+    returning right select session_user similar some symmetric system_user table tablesample then to trailing true union
+    unique user using variadic verbose when where window with
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
+_LONGEST_NAME = 63
+
+
+class _Part(BaseModel):
+    """A part of the data model as the CLI sends it: what the toolkit's own classes leave out is kept."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class SchemaEnumValue(_Part):
+    name: str
+    db_name: str | None = None
+
+
+class SchemaEnum(_Part):
+    name: str
+    db_name: str | None = None
+    values: list[SchemaEnumValue]
+
+
+class SchemaField(_Part):
+    name: str
+    db_name: str | None = None
+    kind: str
+    type: str
+    is_list: bool
+    is_required: bool
+    default: Any = None
+    documentation: str | None = None
+    relation_from_fields: list[str] | None = None
+    relation_to_fields: list[str] | None = None
+    relation_on_delete: str | None = None
+
+    @property
+    def column(self) -> str:
+        return self.db_name or self.name
+
+
+class SchemaModel(_Part):
+    name: str
+    db_name: str | None = None
+    documentation: str | None = None
+    fields: list[SchemaField]
+
+    @property
+    def table(self) -> str:
+        return self.db_name or self.name
+
+    @property
+    def scalars(self) -> list[SchemaField]:
+        return [field for field in self.fields if field.kind in ("scalar", "enum")]
+
+    def columns_of(self, names: Sequence[str]) -> tuple[str, ...]:
+        by_name = {field.name: field.column for field in self.fields}
+        return tuple(by_name[name] for name in names)
+
+
+class SchemaIndexField(_Part):
+    name: str
+
+
+class SchemaIndex(_Part):
+    model: str
+    type: str
+    db_name: str | None = None
+    fields: list[SchemaIndexField]
+
+
+class SchemaDatamodel(_Part):
+    enums: list[SchemaEnum]
+    models: list[SchemaModel]
+    indexes: list[SchemaIndex]
+
+
+class SchemaDocument(_Part):
+    datamodel: SchemaDatamodel
+
+
+class SchemaData(DefaultData):
+    """Prisma's own check of the data, and the same document once more with columns' names and indexes."""
+
+    document: SchemaDocument = Field(validation_alias=AliasChoices("dmmf"))
+
+
+class RowsGenerator(BaseGenerator):
+    @override
+    def get_manifest(self) -> Manifest:
+        return Manifest(name="Tollgate rows", default_output=ROWS)
+
+    @cached_property
+    @override
+    def data_class(self) -> type[DefaultData]:
+        return SchemaData
+
+    @override
+    def generate(self, data: DefaultData) -> None:
+        assert isinstance(data, SchemaData)
+        body = "\n".join(_Module(data.document.datamodel, data.datamodel).lines()) + "\n"
+        header = (
+            f"# Generated by `make generate` from schema.prisma; do not edit.\n# {fingerprint(data.datamodel, body)}\n"
+        )
+        Path(data.generator.output.value).write_text(header + body, encoding="utf-8")
+
+
+def fingerprint(schema: str, body: str) -> str:
+    """What the second line of rows.py says: its inputs and its own text, so that a stale or edited one is noticed."""
+    digest = hashlib.sha256()
+    for text in (schema, Path(__file__).read_text(encoding="utf-8"), body):
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return f"sha256 {digest.hexdigest()}"
+
+
+class _Module:
+    """The text of rows.py."""
+
+    def __init__(self, datamodel: SchemaDatamodel, schema: str) -> None:
+        self._datamodel = datamodel
+        self._models = {model.name: model for model in datamodel.models}
+        self._enums = {enum.name: enum for enum in datamodel.enums}
+        self._schema = schema
+
+    def lines(self) -> Iterator[str]:
+        yield from (
+            '"""Every table\'s row, every enum, and the tables\' shape, as schema.prisma declares them."""',
+            "",
+            "from __future__ import annotations",
+            "",
+            "from dataclasses import dataclass",
+            "from datetime import datetime",
+            "from decimal import Decimal",
+            "from enum import StrEnum",
+            "from typing import Any, Self",
+            "",
+            "from app.db.tables import Column, ForeignKey, Index, Record, Table",
+        )
+        for enum in self._datamodel.enums:
+            yield from self._enum(enum)
+        for model in self._datamodel.models:
+            yield from self._row(model)
+        for model in self._datamodel.models:
+            names = ", ".join(_quoted(field.column) for field in model.scalars)
+            yield from ("", f"{_snake(model.name).upper()}_COLUMNS = {_string(names)}")
+        yield from ("", "ENUMS: dict[str, type[StrEnum]] = {")
+        for enum in self._datamodel.enums:
+            yield f"    {_string(enum.db_name or enum.name)}: {enum.name},"
+        yield from ("}", "", "TABLES: dict[str, Table] = {")
+        for model in self._datamodel.models:
+            yield from self._table(model)
+        yield "}"
+
+    def _enum(self, enum: SchemaEnum) -> Iterator[str]:
+        yield from ("", "", f"class {enum.name}(StrEnum):")
+        for value in enum.values:
+            yield f"    {value.name} = {_string(value.db_name or value.name)}"
+
+    def _row(self, model: SchemaModel) -> Iterator[str]:
+        yield from ("", "", "@dataclass(frozen=True, slots=True)", f"class {model.name}:")
+        if model.documentation:
+            yield from (f'    """{_docstring(model.documentation)}"""', "")
+        for field in model.scalars:
+            if field.documentation:
+                yield from (f"    # {line}" for line in field.documentation.splitlines())
+            yield f"    {_snake(field.name)}: {self._python_type(field)}"
+        yield from ("", "    @classmethod", "    def from_record(cls, record: Record) -> Self:", "        return cls(")
+        for field in model.scalars:
+            yield f"            {_snake(field.name)}={self._conversion(field)},"
+        yield "        )"
+
+    def _python_type(self, field: SchemaField) -> str:
+        name = field.type if field.kind == "enum" else _PYTHON_TYPES[field.type]
+        if field.is_list:
+            return f"tuple[{name}, ...]"
+        return name if field.is_required or name == "Any" else f"{name} | None"
+
+    def _conversion(self, field: SchemaField) -> str:
+        value = f"record[{_string(field.column)}]"
+        if field.is_list:
+            # Prisma leaves a list's column nullable, and reads null as the empty list.
+            items = f"({field.type}(item) for item in {value} or ())" if field.kind == "enum" else f"({value} or ())"
+            return f"tuple{items}"
+        if field.kind != "enum":
+            return value
+        return f"{field.type}({value})" if field.is_required else f"None if {value} is None else {field.type}({value})"
+
+    def _table(self, model: SchemaModel) -> Iterator[str]:
+        yield f"    {_string(model.table)}: Table("
+        yield f"        name={_string(model.table)},"
+        yield f"        model={_string(model.name)},"
+        yield "        columns=("
+        for field in model.scalars:
+            arguments = (
+                _string(field.column),
+                _string(_snake(field.name)),
+                _string(self._sql_type(model, field)),
+                str(field.is_list or not field.is_required),
+                _optional(self._default(model, field)),
+            )
+            yield f"            Column({', '.join(arguments)}),"
+        yield "        ),"
+        yield f"        primary_key={next(self._indexes(model, 'id', 'pkey'))},"
+        for attribute, kind, suffix in (("uniques", "unique", "key"), ("indexes", "normal", "idx")):
+            yield f"        {attribute}={_tuple(self._indexes(model, kind, suffix))},"
+        yield f"        foreign_keys={_tuple(self._foreign_keys(model))},"
+        yield "    ),"
+
+    def _indexes(self, model: SchemaModel, kind: str, suffix: str) -> Iterator[str]:
+        for index in self._datamodel.indexes:
+            if index.model == model.name and index.type == kind:
+                columns = model.columns_of([field.name for field in index.fields])
+                # A primary key is named for its table alone.
+                name = index.db_name or _constraint(model.table, () if kind == "id" else columns, suffix)
+                yield f"Index({_string(name)}, {_strings(columns)})"
+
+    def _foreign_keys(self, model: SchemaModel) -> Iterator[str]:
+        for field in model.fields:
+            if field.kind != "object" or not field.relation_from_fields:
+                continue
+            columns = model.columns_of(field.relation_from_fields)
+            target = self._models[field.type]
+            on_delete = field.relation_on_delete or ("Restrict" if field.is_required else "SetNull")
+            on_update = re.search(r"\bonUpdate:\s*(\w+)", self._declaration(model, field))
+            arguments = (
+                _string(_constraint(model.table, columns, "fkey")),
+                _strings(columns),
+                _string(target.table),
+                _strings(target.columns_of(field.relation_to_fields or ())),
+                _string(_ACTIONS[on_delete]),
+                _string(_ACTIONS[on_update.group(1) if on_update else "Cascade"]),
+            )
+            yield f"ForeignKey({', '.join(arguments)})"
+
+    def _sql_type(self, model: SchemaModel, field: SchemaField) -> str:
+        if field.kind == "enum":
+            name = _quoted(self._enums[field.type].db_name or field.type)
+        else:
+            name = _SQL_TYPES[field.type]
+            native = re.search(r"@db\.(\w+)(?:\(([\d, ]+)\))?", self._declaration(model, field))
+            if native:
+                name = _NATIVE_TYPES[native.group(1)].format((native.group(2) or "").replace(" ", ""))
+        return f"{name}[]" if field.is_list else name
+
+    def _default(self, model: SchemaModel, field: SchemaField) -> str | None:
+        default = field.default
+        if isinstance(default, dict):
+            match default["name"]:
+                case "now":
+                    return "CURRENT_TIMESTAMP"
+                case "autoincrement":
+                    return f"nextval('{_constraint(model.table, (field.column,), 'seq')}'::regclass)"
+                case _:  # cuid() and its like are made by whoever inserts
+                    return None
+        sql_type = self._sql_type(model, field)
+        if field.kind == "enum" and default:
+            labels = {value.name: value.db_name or value.name for value in self._enums[field.type].values}
+            default = [labels[name] for name in default] if isinstance(default, list) else labels[default]
+        if isinstance(default, list):
+            items = ", ".join(f"{_literal(item)}::{sql_type.removesuffix('[]')}" for item in default)
+            return f"ARRAY[{items}]" if items else f"ARRAY[]::{sql_type}"
+        if isinstance(default, bool):
+            return str(default).lower()
+        if isinstance(default, str) and field.type not in ("Int", "BigInt", "Decimal", "Float"):
+            return f"{_literal(default)}::{sql_type}"
+        return None if default is None else str(default)
+
+    def _declaration(self, model: SchemaModel, field: SchemaField) -> str:
+        """The field's line in schema.prisma: native types and onUpdate are not in what the CLI sends."""
+        block = re.search(rf"^model {model.name} \{{$(.*?)^\}}$", self._schema, re.MULTILINE | re.DOTALL)
+        line = block and re.search(rf"^ +{field.name} .*$", block.group(1), re.MULTILINE)
+        assert line, f"schema.prisma has no line for {model.name}.{field.name}"
+        return re.sub(r'"(?:\\.|[^"\\])*"', '""', line.group(0)).split("//")[0]
+
+
+def _constraint(table: str, columns: Sequence[str], suffix: str) -> str:
+    """Prisma's name for it: the front is cut where PostgreSQL would cut the whole."""
+    return "_".join((table, *columns))[: _LONGEST_NAME - len(suffix) - 1] + f"_{suffix}"
+
+
+def _quoted(column: str) -> str:
+    return column if re.fullmatch(r"[a-z_][a-z0-9_]*", column) and column not in _RESERVED else f'"{column}"'
+
+
+def _literal(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _docstring(text: str) -> str:
+    """One line; a quote is escaped only where it would end the docstring."""
+    line = " ".join(text.split()).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return f'{line[:-1]}\\"' if line.endswith('"') else line
+
+
+def _string(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" if '"' in text else f'"{text}"'
+
+
+def _strings(items: Sequence[str]) -> str:
+    return _tuple(_string(item) for item in items)
+
+
+def _optional(text: str | None) -> str:
+    return "None" if text is None else _string(text)
+
+
+def _tuple(items: Iterable[str]) -> str:
+    texts = list(items)
+    return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
+if __name__ == "__main__":
+    RowsGenerator.invoke()

@@ -1,0 +1,87 @@
+"""The SQL of admission: claiming and renewing are functions in the database (migration 0002_requests)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.db.pool import Connection
+from app.limits.records import Claim, ClaimedRequest, LeaseId, RenewedLease, Start
+
+
+async def claim_requests(
+    connection: Connection, provider_id: str, *, worker_id: str, capacity: int, lease_seconds: float
+) -> Claim | None:
+    """Admits and leases up to `capacity` requests of one provider. None where there is no such provider."""
+    rows = await connection.fetch(
+        "SELECT * FROM claim_requests($1, $2, $3, $4)", provider_id, worker_id, capacity, lease_seconds
+    )
+    requests = []
+    summary = None
+    for row in rows:
+        if row["request_id"] is None:
+            summary = row
+            continue
+        requests.append(
+            ClaimedRequest(
+                request_id=row["request_id"],
+                lease_id=LeaseId(row["lease_id"]),
+                provider_id=provider_id,
+                workspace_id=row["workspace_id"],
+                model_id=row["model_id"],
+                model_ref=row["model_ref"],
+                payload=row["payload"],
+                parameters=row["parameters"],
+                attempt=row["attempt"],
+                max_attempts=row["max_attempts"],
+                deadline=row["deadline"],
+                started_at=row["started_at"],
+                reserved_tokens=row["reserved_tokens"],
+            )
+        )
+    if summary is None:
+        return None
+    return Claim(
+        requests=tuple(requests),
+        wait_seconds=summary["wait_seconds"],
+        send_within_seconds=summary["send_within_seconds"],
+        waited_seconds=summary["waited_seconds"],
+        catalog_revision=summary["catalog_revision"],
+    )
+
+
+async def renew_leases(
+    connection: Connection, held: Sequence[tuple[str, LeaseId]], *, lease_seconds: float
+) -> list[RenewedLease]:
+    """Extends what is still held; what is missing from the answer is lost."""
+    rows = await connection.fetch(
+        "SELECT * FROM renew_leases($1, $2, $3)",
+        [request_id for request_id, _ in held],
+        [lease_id for _, lease_id in held],
+        lease_seconds,
+    )
+    return [RenewedLease(row["request_id"], LeaseId(row["lease_id"]), row["cancel_requested"]) for row in rows]
+
+
+async def providers_with_work(connection: Connection) -> list[str]:
+    """Providers that have a request waiting or running."""
+    rows = await connection.fetch(
+        """
+        SELECT p.id FROM llm_providers p
+         WHERE EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING')
+            OR EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PROCESSING')
+        """
+    )
+    return [row["id"] for row in rows]
+
+
+async def read_starts(connection: Connection, provider_id: str, *, after_sequence: int = 0) -> list[Start]:
+    """The start log of one provider in order, from after `after_sequence`."""
+    rows = await connection.fetch(
+        """
+        SELECT provider_id, sequence, request_id, started_at, ended_at, coalesce(settled_tokens, reserved_tokens) AS tokens
+          FROM provider_starts WHERE provider_id = $1 AND sequence > $2 ORDER BY sequence
+        """,
+        provider_id,
+        after_sequence,
+    )
+    return [Start(**row) for row in rows]

@@ -1,0 +1,1 @@
+"""The provider emulator: an HTTP server that speaks provider protocols and judges its callers by limits of its own."""

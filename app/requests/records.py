@@ -1,0 +1,112 @@
+"""A request as it is submitted, and how an attempt at it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+from app.db.rows import LedgerEntry, ModelRequest, ModelRequestStatus, RequestAttempt, RequestAttemptStatus
+from app.prices.records import CostReceipt, Usage
+
+__all__ = [
+    "AttemptError",
+    "AttemptResult",
+    "LedgerEntry",
+    "ModelRequest",
+    "ModelRequestStatus",
+    "NewRequest",
+    "Outcome",
+    "RequestAttempt",
+    "RequestAttemptStatus",
+    "RequestFilter",
+    "RequestId",
+    "SubmitRequest",
+]
+
+RequestId = NewType("RequestId", str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRequest:
+    """What a caller submits. `model` is a ref or an id; `messages` ({"role", "content"}) or `input`, not both."""
+
+    model: str
+    messages: list[dict[str, Any]] | None = None
+    input: Any = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    idempotency_key: str | None = None
+    deadline: datetime | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRequest:
+    """A row to insert: a submission that was found valid."""
+
+    id: str
+    workspace_id: str
+    provider_id: str
+    model_id: str
+    model_ref: str
+    priority: int
+    idempotency_key: str | None
+    request_digest: str | None
+    deadline: datetime | None
+    payload: dict[str, Any]
+    parameters: dict[str, Any]
+    metadata: dict[str, Any]
+    reserved_tokens: int
+    max_attempts: int
+    created_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFilter:
+    status: ModelRequestStatus | None = None
+    provider_id: str | None = None
+    model_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. RETRY: the request waits again. RELEASED: nothing was sent, so no attempt is spent."""
+
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    RETRY = "RETRY"
+    RELEASED = "RELEASED"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """Safe to store and show."""
+
+    code: str
+    message: str
+    retryable: bool
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptResult:
+    """The end of one attempt. `settled_tokens` None: what was used is not known, so the reservation stands."""
+
+    request_id: str
+    lease_id: str
+    outcome: Outcome
+    retry_seconds: float = 0
+    settled_tokens: int | None = None
+    output: Any = None
+    output_text: str | None = None
+    usage: Usage | None = None
+    cost: CostReceipt | None = None
+    error: AttemptError | None = None
+    response_model: str | None = None
+    provider_request_id: str | None = None
+    finish_reason: str | None = None
+    http_status: int | None = None

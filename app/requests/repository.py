@@ -1,0 +1,222 @@
+"""The SQL of requests, their attempts and their ledger lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from app.db.pool import Connection
+from app.db.rows import LEDGER_ENTRY_COLUMNS, MODEL_REQUEST_COLUMNS, REQUEST_ATTEMPT_COLUMNS
+from app.money import print_decimal
+from app.requests.records import (
+    AttemptResult,
+    LedgerEntry,
+    ModelRequest,
+    ModelRequestStatus,
+    NewRequest,
+    RequestAttempt,
+    RequestFilter,
+)
+
+
+async def insert_requests(connection: Connection, requests: Sequence[NewRequest]) -> set[str]:
+    """Inserts a batch in order and wakes the workers. Answers the ids that are new: a taken idempotency key is not."""
+    rows = await connection.fetch(
+        """
+        WITH inserted AS (
+          INSERT INTO model_requests (id, workspace_id, provider_id, model_id, model_ref, priority, idempotency_key,
+                                      request_digest, deadline, payload, parameters, metadata, reserved_tokens,
+                                      max_attempts, created_by)
+          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
+                               $8::text[], $9::timestamptz[], $10::jsonb[], $11::jsonb[], $12::jsonb[], $13::int[],
+                               $14::int[], $15::text[])
+          ON CONFLICT (workspace_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+          RETURNING id, provider_id
+        ), announced AS (
+          SELECT pg_notify('tollgate_work', provider_id) FROM (SELECT DISTINCT provider_id FROM inserted) AS providers
+        )
+        SELECT id FROM inserted WHERE (SELECT count(*) FROM announced) >= 0
+        """,
+        *zip(*map(_insert_values, requests), strict=True),
+    )
+    return {row["id"] for row in rows}
+
+
+def _insert_values(request: NewRequest) -> tuple[Any, ...]:
+    return (
+        request.id,
+        request.workspace_id,
+        request.provider_id,
+        request.model_id,
+        request.model_ref,
+        request.priority,
+        request.idempotency_key,
+        request.request_digest,
+        request.deadline,
+        request.payload,
+        request.parameters,
+        request.metadata,
+        request.reserved_tokens,
+        request.max_attempts,
+        request.created_by,
+    )
+
+
+async def finish_requests(connection: Connection, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:
+    """Ends attempts in one statement. A request that is missing from the answer was no longer held under its lease."""
+    lines = [line for result in results if result.cost is not None for line in _ledger_lines(result)]
+    rows = await connection.fetch(
+        "SELECT * FROM finish_requests($1, $2)",
+        orjson.dumps([_finish_values(result) for result in results]),
+        orjson.dumps(lines),
+    )
+    return {row["request_id"]: ModelRequestStatus(row["status"]) for row in rows}
+
+
+def _finish_values(result: AttemptResult) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "request_id": result.request_id,
+        "lease_id": result.lease_id,
+        "outcome": result.outcome,
+        "retry_seconds": result.retry_seconds,
+        "settled_tokens": result.settled_tokens,
+        "output": result.output,
+        "output_text": result.output_text,
+        "response_model": result.response_model,
+        "provider_request_id": result.provider_request_id,
+        "finish_reason": result.finish_reason,
+        "http_status": result.http_status,
+    }
+    if (usage := result.usage) is not None:
+        values |= {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cache_read_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "usage_estimated": usage.estimated,
+        }
+    if result.cost is not None:
+        values["currency"] = result.cost.currency
+        values["cost_total"] = None if result.cost.total is None else print_decimal(result.cost.total)
+    if (error := result.error) is not None:
+        values["error"] = {
+            "code": error.code,
+            "message": error.message,
+            "retryable": error.retryable,
+            "httpStatus": error.http_status,
+        }
+    return values
+
+
+def _ledger_lines(result: AttemptResult) -> list[dict[str, Any]]:
+    assert result.cost is not None
+    assert result.usage is not None
+    return [
+        {
+            "request_id": result.request_id,
+            "lease_id": result.lease_id,
+            "unit": line.unit,
+            "quantity": line.quantity,
+            "price_id": line.price.id if line.price is not None else None,
+            "price_per_million": print_decimal(line.price.price_per_million)
+            if line.price is not None and line.price.price_per_million is not None
+            else None,
+            "amount": print_decimal(line.amount) if line.amount is not None else None,
+            "currency": result.cost.currency,
+            "is_estimated": result.usage.estimated,
+        }
+        for line in result.cost.lines
+    ]
+
+
+async def cancel_request(connection: Connection, workspace_id: str, request_id: str) -> ModelRequestStatus | None:
+    """Cancels a waiting request, asks a running one to stop. Answers the status it now has."""
+    status = await connection.fetchval("SELECT cancel_request($1, $2)", workspace_id, request_id)
+    return None if status is None else ModelRequestStatus(status)
+
+
+async def get_requests(connection: Connection, workspace_id: str, ids: Sequence[str]) -> dict[str, ModelRequest]:
+    rows = await connection.fetch(
+        f"SELECT {MODEL_REQUEST_COLUMNS} FROM model_requests WHERE workspace_id = $1 AND id = ANY ($2)",
+        workspace_id,
+        list(ids),
+    )
+    return {row["id"]: ModelRequest.from_record(row) for row in rows}
+
+
+async def get_request_by_key(connection: Connection, workspace_id: str, idempotency_key: str) -> ModelRequest | None:
+    row = await connection.fetchrow(
+        f"SELECT {MODEL_REQUEST_COLUMNS} FROM model_requests WHERE workspace_id = $1 AND idempotency_key = $2",
+        workspace_id,
+        idempotency_key,
+    )
+    return None if row is None else ModelRequest.from_record(row)
+
+
+async def list_requests(
+    connection: Connection, workspace_id: str, where: RequestFilter, *, before_id: str | None, limit: int
+) -> list[ModelRequest]:
+    """Newest first, from before `before_id`."""
+    conditions, arguments = _conditions(workspace_id, where)
+    if before_id is not None:
+        arguments.append(before_id)
+        conditions.append(f"id < ${len(arguments)}")
+    arguments.append(limit)
+    rows = await connection.fetch(
+        f"SELECT {MODEL_REQUEST_COLUMNS} FROM model_requests WHERE {' AND '.join(conditions)} "
+        f"ORDER BY id DESC LIMIT ${len(arguments)}",
+        *arguments,
+    )
+    return [ModelRequest.from_record(row) for row in rows]
+
+
+async def count_requests(connection: Connection, workspace_id: str, where: RequestFilter) -> int:
+    conditions, arguments = _conditions(workspace_id, where)
+    return int(
+        await connection.fetchval(
+            f"SELECT count(*) FROM model_requests WHERE {' AND '.join(conditions)}",
+            *arguments,
+        )
+    )
+
+
+def _conditions(workspace_id: str, where: RequestFilter) -> tuple[list[str], list[Any]]:
+    conditions = ["workspace_id = $1"]
+    arguments: list[Any] = [workspace_id]
+    for condition, value in (
+        ("status = ${}", where.status),
+        ("provider_id = ${}", where.provider_id),
+        ("model_id = ${}", where.model_id),
+        ("created_at >= ${}", where.created_after),
+        ("created_at < ${}", where.created_before),
+    ):
+        if value is not None:
+            arguments.append(value)
+            conditions.append(condition.format(len(arguments)))
+    return conditions, arguments
+
+
+async def attempts_of(connection: Connection, request_ids: Sequence[str]) -> Mapping[str, list[RequestAttempt]]:
+    """The attempts of each request, in order."""
+    rows = await connection.fetch(
+        f"SELECT {REQUEST_ATTEMPT_COLUMNS} FROM request_attempts WHERE request_id = ANY ($1) ORDER BY started_at",
+        list(request_ids),
+    )
+    grouped: dict[str, list[RequestAttempt]] = {}
+    for row in rows:
+        grouped.setdefault(row["request_id"], []).append(RequestAttempt.from_record(row))
+    return grouped
+
+
+async def ledger_entries_of(connection: Connection, request_ids: Sequence[str]) -> Mapping[str, list[LedgerEntry]]:
+    """The ledger lines of each request, in the order of their units."""
+    rows = await connection.fetch(
+        f"SELECT {LEDGER_ENTRY_COLUMNS} FROM ledger_entries WHERE request_id = ANY ($1) ORDER BY charged_at, unit",
+        list(request_ids),
+    )
+    grouped: dict[str, list[LedgerEntry]] = {}
+    for row in rows:
+        grouped.setdefault(row["request_id"], []).append(LedgerEntry.from_record(row))
+    return grouped

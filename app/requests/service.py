@@ -1,0 +1,213 @@
+"""Submitting, cancelling and reading requests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+import orjson
+
+from app.catalog.snapshot import Snapshot
+from app.catalog.snapshots import SnapshotHolder
+from app.db.ids import new_id
+from app.db.pool import Connection, Database
+from app.db.rows import LlmModel, LlmModelStatus, LlmProvider
+from app.errors import Conflict, ModelUnavailable, NotFound, ValidationError
+from app.limits.estimate import estimate_input_tokens, max_output_tokens
+from app.requests import repository
+from app.requests.records import (
+    LedgerEntry,
+    ModelRequest,
+    ModelRequestStatus,
+    NewRequest,
+    RequestAttempt,
+    RequestFilter,
+    SubmitRequest,
+)
+from app.requests.validation import validate_submission
+
+MAX_ATTEMPTS: Final = 3
+MAX_BATCH: Final = 10_000
+_INT4_MAX: Final = 2**31 - 1
+
+
+class RequestService:
+    """`adapters`: the wire protocols that workers speak; a model of another is refused at submission."""
+
+    def __init__(
+        self,
+        database: Database,
+        snapshots: SnapshotHolder,
+        *,
+        adapters: Collection[str],
+        default_max_output_tokens: int,
+    ) -> None:
+        self._database = database
+        self._snapshots = snapshots
+        self._adapters = frozenset(adapters)
+        self._default_max_output_tokens = default_max_output_tokens
+
+    async def submit(
+        self, submission: SubmitRequest, *, workspace_id: str, created_by: str | None = None
+    ) -> ModelRequest:
+        """Writes one request, and wakes a worker in the same transaction.
+
+        A submission repeated under its idempotency key answers the first request; a different one under the same
+        key raises Conflict. Raises ValidationError, NotFound and ModelUnavailable, and writes nothing then.
+        """
+        return (await self.submit_many([submission], workspace_id=workspace_id, created_by=created_by))[0]
+
+    async def submit_many(
+        self, submissions: Sequence[SubmitRequest], *, workspace_id: str, created_by: str | None = None
+    ) -> list[ModelRequest]:
+        """All of a batch in one transaction, or none."""
+        ids = await self.enqueue(submissions, workspace_id=workspace_id, created_by=created_by)
+        async with self._database.connection() as connection:
+            found = await repository.get_requests(connection, workspace_id, ids)
+        return [found[id] for id in ids]
+
+    async def enqueue(
+        self, submissions: Sequence[SubmitRequest], *, workspace_id: str, created_by: str | None = None
+    ) -> list[str]:
+        """As `submit_many`, but answers only the ids, in order."""
+        if not 1 <= len(submissions) <= MAX_BATCH:
+            raise ValidationError("inputs", f"{len(submissions)} requests", f"between 1 and {MAX_BATCH} requests")
+        now = datetime.now(UTC)
+        requests = [self._prepare(submission, workspace_id, created_by, now) for submission in submissions]
+        try:
+            async with self._database.transaction() as connection:
+                inserted = await repository.insert_requests(connection, requests)
+                ids = [request.id for request in requests]
+                if len(inserted) < len(requests):
+                    for index, request in enumerate(requests):
+                        if request.id not in inserted:
+                            ids[index] = await self._existing(connection, request)
+        except asyncpg.ForeignKeyViolationError:
+            # The model went away between the snapshot and the insert.
+            raise NotFound("LlmModel", ", ".join({s.model for s in submissions}), path=("model",)) from None
+        return ids
+
+    async def cancel(self, request_id: str, *, workspace_id: str) -> ModelRequest:
+        """Cancels a waiting request at once; a running one as soon as its worker has stopped the call.
+
+        Raises NotFound, and Conflict where it has already finished.
+        """
+        async with self._database.transaction() as connection:
+            before = (await repository.get_requests(connection, workspace_id, [request_id])).get(request_id)
+            status = await repository.cancel_request(connection, workspace_id, request_id)
+            after = (await repository.get_requests(connection, workspace_id, [request_id])).get(request_id)
+        if before is None or after is None or status is None:
+            raise NotFound("ModelRequest", request_id, path=("id",))
+        if status in (ModelRequestStatus.COMPLETED, ModelRequestStatus.FAILED):
+            raise Conflict(f"request {request_id} has already finished: it is {status}", path=("id",))
+        return after
+
+    async def get(self, request_id: str, *, workspace_id: str) -> ModelRequest | None:
+        return (await self.get_many([request_id], workspace_id=workspace_id)).get(request_id)
+
+    async def get_many(self, request_ids: Sequence[str], *, workspace_id: str) -> Mapping[str, ModelRequest]:
+        async with self._database.connection() as connection:
+            return await repository.get_requests(connection, workspace_id, request_ids)
+
+    async def page(
+        self, where: RequestFilter, *, workspace_id: str, first: int, before_id: str | None = None
+    ) -> tuple[list[ModelRequest], bool]:
+        """Up to `first` requests, newest first, and whether there are more."""
+        async with self._database.connection() as connection:
+            rows = await repository.list_requests(connection, workspace_id, where, before_id=before_id, limit=first + 1)
+        return rows[:first], len(rows) > first
+
+    async def count(self, where: RequestFilter, *, workspace_id: str) -> int:
+        async with self._database.connection() as connection:
+            return await repository.count_requests(connection, workspace_id, where)
+
+    async def attempts_of(self, request_ids: Sequence[str]) -> Mapping[str, list[RequestAttempt]]:
+        async with self._database.connection() as connection:
+            return await repository.attempts_of(connection, request_ids)
+
+    async def ledger_entries_of(self, request_ids: Sequence[str]) -> Mapping[str, list[LedgerEntry]]:
+        async with self._database.connection() as connection:
+            return await repository.ledger_entries_of(connection, request_ids)
+
+    def _prepare(
+        self, submission: SubmitRequest, workspace_id: str, created_by: str | None, now: datetime
+    ) -> NewRequest:
+        snapshot = self._snapshots.current
+        model, provider = self._usable_model(snapshot, submission.model, workspace_id)
+        payload = validate_submission(submission, model, now=now)
+        reserved = self._reserve(submission, payload, model, provider)
+        return NewRequest(
+            id=new_id(),
+            workspace_id=workspace_id,
+            provider_id=provider.id,
+            model_id=model.id,
+            model_ref=snapshot.ref(model),
+            priority=submission.priority,
+            idempotency_key=submission.idempotency_key,
+            request_digest=_digest(model, payload, submission) if submission.idempotency_key is not None else None,
+            deadline=submission.deadline,
+            payload=payload,
+            parameters=submission.parameters,
+            metadata=submission.metadata,
+            reserved_tokens=reserved,
+            max_attempts=MAX_ATTEMPTS,
+            created_by=created_by,
+        )
+
+    def _usable_model(self, snapshot: Snapshot, name: str, workspace_id: str) -> tuple[LlmModel, LlmProvider]:
+        model = snapshot.model(name)
+        if model is None and (":" in name or name.startswith("#/")):
+            model = snapshot.model_by_ref(name, workspace_id)
+        if model is None or model.workspace_id != workspace_id:
+            raise NotFound("LlmModel", name, path=("model",))
+        provider = snapshot.provider_of(model)
+        ref = snapshot.ref(model)
+        reason = None
+        if model.status is not LlmModelStatus.ACTIVE:
+            reason = f"it is {model.status.lower()}"
+        elif not provider.is_enabled:
+            reason = f"provider {provider.name!r} is disabled"
+        elif provider.adapter not in self._adapters:
+            reason = f"its provider's protocol {provider.adapter!r} is not one of {', '.join(sorted(self._adapters))}"
+        if reason is not None:
+            raise ModelUnavailable(ref, reason, snapshot.alternatives(model), path=("model",))
+        return model, provider
+
+    def _reserve(
+        self, submission: SubmitRequest, payload: dict[str, object], model: LlmModel, provider: LlmProvider
+    ) -> int:
+        output = max_output_tokens(submission.parameters, model.max_output_tokens, self._default_max_output_tokens)
+        estimated = estimate_input_tokens(payload)
+        reserved = estimated + output
+        limit = provider.tokens_per_minute if provider.tokens_per_minute is not None else _INT4_MAX
+        if reserved > limit:
+            raise ValidationError(
+                "parameters.max_tokens",
+                output,
+                f"at most {max(limit - estimated, 0)}: the request may take {reserved} tokens "
+                f"and provider {provider.name!r} allows {limit} per minute",
+            )
+        return reserved
+
+    async def _existing(self, connection: Connection, request: NewRequest) -> str:
+        assert request.idempotency_key is not None
+        existing = await repository.get_request_by_key(connection, request.workspace_id, request.idempotency_key)
+        if existing is None:
+            raise Conflict(
+                f"idempotency key {request.idempotency_key!r} is being used by another submission; try again",
+                path=("idempotencyKey",),
+            )
+        if existing.request_digest != request.request_digest:
+            raise Conflict(
+                f"idempotency key {request.idempotency_key!r} belongs to request {existing.id}, which is not the same",
+                path=("idempotencyKey",),
+            )
+        return existing.id
+
+
+def _digest(model: LlmModel, payload: dict[str, object], submission: SubmitRequest) -> str:
+    content = [model.id, payload, submission.parameters, submission.metadata]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,468 @@
+-- CreateEnum
+CREATE TYPE "ModelRequestStatus" AS ENUM ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED');
+CREATE TYPE "RequestAttemptStatus" AS ENUM ('SUCCEEDED', 'FAILED', 'CANCELLED', 'LOST', 'RELEASED');
+
+-- CreateTable
+CREATE TABLE "model_requests" (
+    "id" TEXT NOT NULL,
+    "sequence" BIGSERIAL NOT NULL,
+    "workspace_id" TEXT NOT NULL,
+    "provider_id" TEXT NOT NULL,
+    "model_id" TEXT,
+    "model_ref" TEXT NOT NULL,
+    "status" "ModelRequestStatus" NOT NULL DEFAULT 'PENDING',
+    "priority" INTEGER NOT NULL DEFAULT 0,
+    "idempotency_key" TEXT,
+    "request_digest" TEXT,
+    "deadline" TIMESTAMPTZ(6),
+    "payload" JSONB NOT NULL,
+    "parameters" JSONB NOT NULL DEFAULT '{}',
+    "metadata" JSONB NOT NULL DEFAULT '{}',
+    "reserved_tokens" INTEGER NOT NULL,
+    "available_at" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "max_attempts" INTEGER NOT NULL DEFAULT 3,
+    "attempt_count" INTEGER NOT NULL DEFAULT 0,
+    "lease_id" TEXT,
+    "lease_expires_at" TIMESTAMPTZ(6),
+    "lease_started_at" TIMESTAMPTZ(6),
+    "worker_id" TEXT,
+    "start_sequence" BIGINT,
+    "cancel_requested_at" TIMESTAMPTZ(6),
+    "output" JSONB,
+    "output_text" TEXT,
+    "input_tokens" INTEGER,
+    "output_tokens" INTEGER,
+    "cache_read_tokens" INTEGER,
+    "cache_write_tokens" INTEGER,
+    "usage_estimated" BOOLEAN,
+    "cost_total" DECIMAL(38,18),
+    "currency" TEXT,
+    "error" JSONB,
+    "created_by" TEXT,
+    "created_at" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "started_at" TIMESTAMPTZ(6),
+    "finished_at" TIMESTAMPTZ(6),
+
+    CONSTRAINT "model_requests_pkey" PRIMARY KEY ("id")
+);
+
+CREATE TABLE "request_attempts" (
+    "request_id" TEXT NOT NULL,
+    "number" INTEGER NOT NULL,
+    "lease_id" TEXT NOT NULL,
+    "worker_id" TEXT NOT NULL,
+    "status" "RequestAttemptStatus" NOT NULL,
+    "started_at" TIMESTAMPTZ(6) NOT NULL,
+    "finished_at" TIMESTAMPTZ(6) NOT NULL,
+    "response_model" TEXT,
+    "provider_request_id" TEXT,
+    "finish_reason" TEXT,
+    "http_status" INTEGER,
+    "error" JSONB,
+
+    CONSTRAINT "request_attempts_pkey" PRIMARY KEY ("request_id", "lease_id")
+);
+
+CREATE TABLE "provider_starts" (
+    "provider_id" TEXT NOT NULL,
+    "sequence" BIGINT NOT NULL,
+    "request_id" TEXT NOT NULL,
+    "lease_id" TEXT NOT NULL,
+    "started_at" TIMESTAMPTZ(6) NOT NULL,
+    "reserved_tokens" INTEGER NOT NULL,
+    "settled_tokens" INTEGER,
+    "ended_at" TIMESTAMPTZ(6),
+
+    CONSTRAINT "provider_starts_pkey" PRIMARY KEY ("provider_id", "sequence")
+) WITH (fillfactor = 70); -- room on the page for the settlement of each start
+
+CREATE TABLE "limit_states" (
+    "provider_id" TEXT NOT NULL,
+    "last_sequence" BIGINT NOT NULL DEFAULT 0,
+    "floor_sequence" BIGINT NOT NULL DEFAULT 0,
+    "window_tokens" BIGINT NOT NULL DEFAULT 0,
+    "clock" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "window_milliseconds" INTEGER NOT NULL DEFAULT 60000,
+    "delivery_milliseconds" INTEGER NOT NULL DEFAULT 600,
+
+    CONSTRAINT "limit_states_pkey" PRIMARY KEY ("provider_id")
+) WITH (fillfactor = 10);
+
+CREATE TABLE "ledger_entries" (
+    "workspace_id" TEXT NOT NULL,
+    "request_id" TEXT NOT NULL,
+    "lease_id" TEXT NOT NULL,
+    "model_ref" TEXT NOT NULL,
+    "unit" "UsageUnit" NOT NULL,
+    "quantity" BIGINT NOT NULL,
+    "price_id" TEXT,
+    "price_per_million" DECIMAL(20,10),
+    "amount" DECIMAL(38,18),
+    "currency" TEXT NOT NULL,
+    "is_estimated" BOOLEAN NOT NULL,
+    "charged_at" TIMESTAMPTZ(6) NOT NULL,
+
+    CONSTRAINT "ledger_entries_pkey" PRIMARY KEY ("request_id", "lease_id", "unit")
+);
+
+-- CreateIndex
+CREATE INDEX "model_requests_model_id_idx" ON "model_requests"("model_id");
+CREATE INDEX "ledger_entries_workspace_id_charged_at_idx" ON "ledger_entries"("workspace_id", "charged_at");
+
+-- AddForeignKey
+ALTER TABLE "model_requests" ADD CONSTRAINT "model_requests_workspace_id_fkey"
+  FOREIGN KEY ("workspace_id") REFERENCES "workspaces"("id") ON DELETE RESTRICT ON UPDATE CASCADE;
+ALTER TABLE "model_requests" ADD CONSTRAINT "model_requests_model_id_fkey"
+  FOREIGN KEY ("model_id") REFERENCES "llm_models"("id") ON DELETE SET NULL ON UPDATE CASCADE;
+ALTER TABLE "request_attempts" ADD CONSTRAINT "request_attempts_request_id_fkey"
+  FOREIGN KEY ("request_id") REFERENCES "model_requests"("id") ON DELETE CASCADE ON UPDATE CASCADE;
+ALTER TABLE "provider_starts" ADD CONSTRAINT "provider_starts_provider_id_fkey"
+  FOREIGN KEY ("provider_id") REFERENCES "llm_providers"("id") ON DELETE CASCADE ON UPDATE CASCADE;
+ALTER TABLE "limit_states" ADD CONSTRAINT "limit_states_provider_id_fkey"
+  FOREIGN KEY ("provider_id") REFERENCES "llm_providers"("id") ON DELETE CASCADE ON UPDATE CASCADE;
+
+-- ---------------------------------------------------------------------------
+-- What Prisma cannot express
+-- ---------------------------------------------------------------------------
+
+-- One request per idempotency key of a workspace.
+CREATE UNIQUE INDEX "model_requests_one_per_idempotency_key" ON "model_requests"("workspace_id", "idempotency_key")
+  WHERE "idempotency_key" IS NOT NULL;
+-- The queue of one provider: priority, then age.
+CREATE INDEX "model_requests_queue" ON "model_requests"("provider_id", "priority" DESC, "sequence") WHERE "status" = 'PENDING';
+-- The running calls of one provider, by the time their leases end.
+CREATE INDEX "model_requests_leases" ON "model_requests"("provider_id", "lease_expires_at") WHERE "status" = 'PROCESSING';
+-- Retries by the time they may be claimed.
+CREATE INDEX "model_requests_retries" ON "model_requests"("provider_id", "available_at") WHERE "status" = 'PENDING' AND "attempt_count" > 0;
+-- Waiting requests by the time they are given up.
+CREATE INDEX "model_requests_deadlines" ON "model_requests"("provider_id", "deadline") WHERE "status" = 'PENDING' AND "deadline" IS NOT NULL;
+-- What went wrong, newest first.
+CREATE INDEX "model_requests_failed" ON "model_requests"("workspace_id", "id") WHERE "status" = 'FAILED';
+
+ALTER TABLE "model_requests" ADD CONSTRAINT "model_requests_reserved_tokens_not_negative" CHECK ("reserved_tokens" >= 0);
+ALTER TABLE "model_requests" ADD CONSTRAINT "model_requests_max_attempts_at_least_one" CHECK ("max_attempts" >= 1);
+ALTER TABLE "model_requests" ADD CONSTRAINT "model_requests_cost_not_negative" CHECK ("cost_total" >= 0);
+-- A lease is held exactly while a request is processed.
+ALTER TABLE "model_requests" ADD CONSTRAINT "model_requests_lease_while_processing"
+  CHECK (("status" = 'PROCESSING') = ("lease_id" IS NOT NULL AND "lease_expires_at" IS NOT NULL));
+ALTER TABLE "ledger_entries" ADD CONSTRAINT "ledger_entries_quantity_not_negative" CHECK ("quantity" >= 0);
+ALTER TABLE "ledger_entries" ADD CONSTRAINT "ledger_entries_amount_not_negative" CHECK ("amount" >= 0);
+ALTER TABLE "limit_states" ADD CONSTRAINT "limit_states_window_at_least_one" CHECK ("window_milliseconds" >= 1 AND "delivery_milliseconds" >= 0);
+
+-- The ledger is a record of facts.
+CREATE TRIGGER "ledger_entries_append_only" BEFORE UPDATE OR DELETE ON "ledger_entries"
+  FOR EACH ROW EXECUTE FUNCTION refuse_change_of_history();
+-- A start is settled once; nothing else of it ever changes.
+CREATE TRIGGER "provider_starts_append_only" BEFORE UPDATE ON "provider_starts" FOR EACH ROW
+  WHEN (OLD."ended_at" IS NOT NULL OR NEW."ended_at" IS NULL OR OLD."started_at" IS DISTINCT FROM NEW."started_at"
+        OR OLD."reserved_tokens" IS DISTINCT FROM NEW."reserved_tokens" OR OLD."sequence" IS DISTINCT FROM NEW."sequence"
+        OR OLD."request_id" IS DISTINCT FROM NEW."request_id" OR OLD."lease_id" IS DISTINCT FROM NEW."lease_id")
+  EXECUTE FUNCTION refuse_change_of_history();
+
+-- Every provider has its limit state.
+CREATE FUNCTION create_limit_state() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO "limit_states" ("provider_id") VALUES (NEW."id");
+  RETURN NULL;
+END $$;
+CREATE TRIGGER "llm_providers_create_limit_state" AFTER INSERT ON "llm_providers"
+  FOR EACH ROW EXECUTE FUNCTION create_limit_state();
+INSERT INTO "limit_states" ("provider_id") SELECT "id" FROM "llm_providers";
+
+-- Tells listeners which requests changed. A payload holds at most 8000 bytes: 250 ids of 25 characters fit.
+CREATE FUNCTION announce_requests(p_ids text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  FOR i IN 0 .. (coalesce(array_length(p_ids, 1), 0) - 1) / 250 LOOP
+    PERFORM pg_notify('tollgate_requests', array_to_string(p_ids[i * 250 + 1 : (i + 1) * 250], ' '));
+  END LOOP;
+END $$;
+
+-- Takes back what expired leases held: the request waits again, or ends where its attempts are spent or its caller
+-- has cancelled it. The caller holds the provider's lock.
+CREATE FUNCTION rescue_requests(p_provider_id text, p_now timestamptz) RETURNS text[] LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE v_ids text[];
+BEGIN
+  WITH expired AS MATERIALIZED (
+    SELECT id, attempt_count, max_attempts, lease_id, worker_id, lease_started_at, start_sequence, cancel_requested_at
+      FROM model_requests
+     WHERE provider_id = p_provider_id AND status = 'PROCESSING' AND lease_expires_at <= p_now
+       FOR UPDATE SKIP LOCKED
+  ), lost AS (
+    INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, started_at, finished_at, error)
+    SELECT id, attempt_count, lease_id, worker_id, 'LOST', lease_started_at, p_now,
+           jsonb_build_object('code', 'LEASE_LOST', 'message', 'the worker did not renew its lease', 'retryable', true)
+      FROM expired
+  ), ended AS (
+    -- What the lost call used is not known: its reservation stays in the window.
+    UPDATE provider_starts s SET ended_at = p_now FROM expired e
+     WHERE s.provider_id = p_provider_id AND s.sequence = e.start_sequence
+  ), moved AS (
+    UPDATE model_requests r
+       SET status = CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
+                         WHEN e.attempt_count >= e.max_attempts THEN 'FAILED'
+                         ELSE 'PENDING' END::"ModelRequestStatus",
+           error = CASE WHEN e.cancel_requested_at IS NULL AND e.attempt_count >= e.max_attempts
+                        THEN jsonb_build_object('code', 'LEASE_LOST', 'message', 'every attempt lost its worker', 'retryable', false) END,
+           finished_at = CASE WHEN e.cancel_requested_at IS NOT NULL OR e.attempt_count >= e.max_attempts THEN p_now END,
+           available_at = p_now,
+           lease_id = NULL, lease_expires_at = NULL, lease_started_at = NULL, worker_id = NULL, start_sequence = NULL
+      FROM expired e WHERE r.id = e.id
+    RETURNING r.id
+  )
+  SELECT array_agg(id) INTO v_ids FROM moved;
+  RETURN v_ids;
+END $$;
+
+-- Admits the requests of one provider that its limits permit now, and leases them to a worker.
+--
+-- The provider's row is locked first; the clock is read and starts are counted in later statements, whose snapshots
+-- see every start committed before (a count in the statement that locks does not, and admits too many). A start
+-- stays counted for the window and delivery_milliseconds more, since a call arrives at the provider after its start.
+--
+-- One of the rows returned has no request_id: wait_seconds says when the next claim can be of use (null: only a
+-- notification can make it so), send_within_seconds how long a start's permit holds, and waited_seconds how long the
+-- claim waited for the lock: on the caller's clock the start is not earlier than the call plus this. The other rows are
+-- the admitted requests.
+CREATE FUNCTION claim_requests(p_provider_id text, p_worker_id text, p_capacity integer, p_lease_seconds double precision)
+RETURNS TABLE (
+  request_id text, lease_id text, attempt integer, max_attempts integer, workspace_id text, model_id text, model_ref text,
+  payload jsonb, parameters jsonb, deadline timestamptz, started_at timestamptz, reserved_tokens integer,
+  wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision, catalog_revision bigint
+) LANGUAGE plpgsql
+-- A plan made while a table was small must not scan it when it has grown.
+SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  v_provider llm_providers%ROWTYPE;
+  v_state limit_states%ROWTYPE;
+  v_called timestamptz := clock_timestamp();
+  v_read timestamptz;
+  v_now timestamptz;
+  v_span interval;
+  v_floor bigint;
+  v_running bigint;
+  v_room bigint;
+  v_lease text := replace(gen_random_uuid()::text, '-', '');
+  v_ids text[];
+  v_positions bigint[];
+  v_tokens bigint;
+  v_changed text[];
+  v_expired text[];
+  v_next timestamptz;
+BEGIN
+  SELECT * INTO v_provider FROM llm_providers WHERE id = p_provider_id FOR NO KEY UPDATE;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  SELECT * INTO v_state FROM limit_states WHERE provider_id = p_provider_id FOR UPDATE;
+  v_read := clock_timestamp();
+  v_now := greatest(v_read, v_state.clock);
+  v_span := (v_state.window_milliseconds + v_state.delivery_milliseconds) * interval '1 millisecond';
+
+  -- Leases that ran out, and requests that waited past their deadline.
+  v_changed := rescue_requests(p_provider_id, v_now);
+  IF EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline <= v_now) THEN
+    WITH overdue AS (
+      UPDATE model_requests
+         SET status = 'FAILED', finished_at = v_now,
+             error = jsonb_build_object('code', 'DEADLINE_EXCEEDED', 'message', 'the deadline passed before a permit came free', 'retryable', false)
+       WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline <= v_now
+      RETURNING id
+    )
+    SELECT array_agg(id) INTO v_expired FROM overdue;
+  END IF;
+
+  -- Starts that have left the window. Each is passed over once in its life.
+  SELECT s.sequence - 1 INTO v_floor FROM provider_starts s
+   WHERE s.provider_id = p_provider_id AND s.sequence > v_state.floor_sequence AND s.started_at > v_now - v_span
+   ORDER BY s.sequence LIMIT 1;
+  v_floor := coalesce(v_floor, v_state.last_sequence);
+  IF v_floor > v_state.floor_sequence THEN
+    SELECT v_state.window_tokens - coalesce(sum(coalesce(s.settled_tokens, s.reserved_tokens)), 0) INTO v_state.window_tokens
+      FROM provider_starts s
+     WHERE s.provider_id = p_provider_id AND s.sequence > v_state.floor_sequence AND s.sequence <= v_floor;
+  END IF;
+
+  SELECT count(*) INTO v_running FROM model_requests WHERE provider_id = p_provider_id AND status = 'PROCESSING';
+  v_room := least(p_capacity, v_provider.max_parallel_requests - v_running,
+                  v_provider.requests_per_minute - (v_state.last_sequence - v_floor));
+
+  IF v_provider.is_enabled AND v_room > 0 THEN
+    -- The longest prefix of the queue that fits: a large request at the head is not overtaken by small ones. One that
+    -- can never fit (the limit was lowered after it came) is passed over until the limit rises or its deadline comes.
+    SELECT array_agg(id ORDER BY position), array_agg(position ORDER BY position), max(total)
+      INTO v_ids, v_positions, v_tokens
+      FROM (SELECT id, row_number() OVER queue AS position, sum(reserved_tokens) OVER queue AS total
+              FROM (SELECT id, reserved_tokens, priority, sequence FROM model_requests
+                     WHERE provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
+                       AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)
+                     ORDER BY priority DESC, sequence LIMIT v_room FOR UPDATE SKIP LOCKED) waiting
+            WINDOW queue AS (ORDER BY priority DESC, sequence ROWS UNBOUNDED PRECEDING)) ordered
+     WHERE v_provider.tokens_per_minute IS NULL OR total <= v_provider.tokens_per_minute - v_state.window_tokens;
+  END IF;
+
+  IF v_ids IS NOT NULL THEN
+    INSERT INTO provider_starts (provider_id, sequence, request_id, lease_id, started_at, reserved_tokens)
+    SELECT p_provider_id, v_state.last_sequence + a.position, r.id, v_lease, v_now, r.reserved_tokens
+      FROM unnest(v_ids, v_positions) AS a(id, position) JOIN model_requests r ON r.id = a.id;
+    RETURN QUERY
+      UPDATE model_requests r
+         SET status = 'PROCESSING', lease_id = v_lease, worker_id = p_worker_id, attempt_count = r.attempt_count + 1,
+             lease_started_at = v_now, lease_expires_at = v_now + p_lease_seconds * interval '1 second',
+             start_sequence = v_state.last_sequence + a.position, started_at = coalesce(r.started_at, v_now)
+        FROM unnest(v_ids, v_positions) AS a(id, position)
+       WHERE r.id = a.id
+      RETURNING r.id, r.lease_id, r.attempt_count, r.max_attempts, r.workspace_id, r.model_id, r.model_ref, r.payload, r.parameters,
+                r.deadline, r.lease_started_at, r.reserved_tokens,
+                NULL::double precision, NULL::double precision, NULL::double precision, NULL::bigint;
+    v_changed := v_changed || v_ids;
+    v_running := v_running + array_length(v_ids, 1);
+  END IF;
+
+  v_state.last_sequence := v_state.last_sequence + coalesce(array_length(v_ids, 1), 0);
+  UPDATE limit_states
+     SET last_sequence = v_state.last_sequence, floor_sequence = v_floor, clock = v_now,
+         window_tokens = v_state.window_tokens + coalesce(v_tokens, 0)
+   WHERE provider_id = p_provider_id;
+
+  v_changed := v_changed || v_expired;
+  IF v_changed IS NOT NULL THEN
+    PERFORM announce_requests(v_changed);
+  END IF;
+
+  -- The next moment at which something can have changed by time alone.
+  IF v_provider.is_enabled AND EXISTS (
+       SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
+          AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)) THEN
+    IF v_running < v_provider.max_parallel_requests THEN
+      SELECT s.started_at + v_span INTO v_next FROM provider_starts s
+       WHERE s.provider_id = p_provider_id AND s.sequence > v_floor
+         AND (v_state.last_sequence - v_floor >= v_provider.requests_per_minute OR coalesce(s.settled_tokens, s.reserved_tokens) > 0)
+       ORDER BY s.sequence LIMIT 1;
+    END IF;
+  END IF;
+  SELECT least(v_next, min(lease_expires_at)) INTO v_next FROM model_requests
+   WHERE provider_id = p_provider_id AND status = 'PROCESSING';
+  SELECT least(v_next, min(available_at)) INTO v_next FROM model_requests
+   WHERE provider_id = p_provider_id AND status = 'PENDING' AND attempt_count > 0 AND available_at > v_now;
+  SELECT least(v_next, min(deadline)) INTO v_next FROM model_requests
+   WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline IS NOT NULL AND deadline > v_now;
+  RETURN QUERY SELECT NULL::text, NULL::text, NULL::integer, NULL::integer, NULL::text, NULL::text, NULL::text, NULL::jsonb, NULL::jsonb,
+    NULL::timestamptz, v_now, NULL::integer,
+    greatest(0, extract(epoch FROM v_next - clock_timestamp()))::double precision,
+    (v_state.delivery_milliseconds / 1000.0)::double precision,
+    extract(epoch FROM v_read - v_called)::double precision,
+    (SELECT number FROM revisions WHERE subject = 'catalog');
+END $$;
+
+-- Extends the leases that the worker still holds; one that is missing from the answer is lost.
+CREATE FUNCTION renew_leases(p_request_ids text[], p_lease_ids text[], p_lease_seconds double precision)
+RETURNS TABLE (request_id text, lease_id text, cancel_requested boolean) LANGUAGE sql SET enable_seqscan = off AS $$
+  UPDATE model_requests r
+     SET lease_expires_at = clock_timestamp() + p_lease_seconds * interval '1 second'
+    FROM unnest(p_request_ids, p_lease_ids) AS held(request_id, lease_id)
+   WHERE r.id = held.request_id AND r.lease_id = held.lease_id AND r.status = 'PROCESSING' AND r.lease_expires_at > clock_timestamp()
+  RETURNING r.id, r.lease_id, r.cancel_requested_at IS NOT NULL
+$$;
+
+-- Ends attempts: state, attempt, ledger lines and settlement of the limits, in the caller's transaction.
+--
+-- p_results is an array of {request_id, lease_id, outcome, ...}, outcome one of COMPLETED, FAILED, CANCELLED, RETRY
+-- (waits for retry_seconds) and RELEASED (given back unsent: no attempt spent). p_lines is an array of ledger lines.
+-- A result whose lease is no longer held changes nothing and is missing from the answer.
+CREATE FUNCTION finish_requests(p_results jsonb, p_lines jsonb) RETURNS TABLE (request_id text, status "ModelRequestStatus")
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+  v_now timestamptz;
+  v_changed text[];
+  v_providers text[];
+  v_provider text;
+BEGIN
+  -- The limit states are locked before any request, in one order, as claim_requests does.
+  SELECT array_agg(DISTINCT r.provider_id) INTO v_providers FROM model_requests r
+   WHERE r.id IN (SELECT x ->> 'request_id' FROM jsonb_array_elements(p_results) AS x);
+  PERFORM FROM limit_states WHERE provider_id = ANY (v_providers) ORDER BY provider_id FOR UPDATE;
+  SELECT greatest(clock_timestamp(), max(clock)) INTO v_now FROM limit_states WHERE provider_id = ANY (v_providers);
+  v_now := coalesce(v_now, clock_timestamp());
+
+  RETURN QUERY
+  WITH results AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(p_results) AS x(
+      request_id text, lease_id text, outcome text, retry_seconds double precision, settled_tokens integer,
+      output jsonb, output_text text, input_tokens integer, output_tokens integer, cache_read_tokens integer,
+      cache_write_tokens integer, usage_estimated boolean, cost_total numeric, currency text, error jsonb,
+      response_model text, provider_request_id text, finish_reason text, http_status integer)
+  ), held AS MATERIALIZED (
+    SELECT r.id, r.provider_id, r.attempt_count, r.worker_id, r.lease_started_at, r.start_sequence,
+           CASE WHEN x.outcome IN ('RETRY', 'RELEASED')
+                THEN CASE WHEN r.cancel_requested_at IS NULL THEN 'PENDING' ELSE 'CANCELLED' END
+                ELSE x.outcome END::"ModelRequestStatus" AS new_status, x.*
+      FROM results x JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
+       FOR UPDATE OF r
+  ), attempted AS (
+    INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, started_at, finished_at, response_model,
+                                  provider_request_id, finish_reason, http_status, error)
+    SELECT id, attempt_count, lease_id, worker_id,
+           CASE outcome WHEN 'COMPLETED' THEN 'SUCCEEDED' WHEN 'RETRY' THEN 'FAILED' ELSE outcome END::"RequestAttemptStatus",
+           lease_started_at, v_now, response_model, provider_request_id, finish_reason, http_status, error
+      FROM held
+  ), charged AS (
+    INSERT INTO ledger_entries (workspace_id, request_id, lease_id, model_ref, unit, quantity, price_id, price_per_million,
+                                amount, currency, is_estimated, charged_at)
+    SELECT r.workspace_id, l.request_id, l.lease_id, r.model_ref, l.unit, l.quantity, l.price_id, l.price_per_million,
+           l.amount, l.currency, l.is_estimated, v_now
+      FROM jsonb_to_recordset(p_lines) AS l(request_id text, lease_id text, unit "UsageUnit", quantity bigint, price_id text,
+                                            price_per_million numeric, amount numeric, currency text, is_estimated boolean)
+      JOIN held h ON h.request_id = l.request_id AND h.lease_id = l.lease_id
+      JOIN model_requests r ON r.id = l.request_id
+  ), settled AS (
+    UPDATE provider_starts s SET settled_tokens = h.settled_tokens, ended_at = v_now
+      FROM held h WHERE s.provider_id = h.provider_id AND s.sequence = h.start_sequence
+    RETURNING s.provider_id, s.sequence, h.settled_tokens - s.reserved_tokens AS change
+  ), released AS (
+    UPDATE limit_states t SET window_tokens = t.window_tokens + coalesce(c.change, 0), clock = v_now
+      FROM (SELECT s.provider_id, sum(s.change) FILTER (WHERE s.sequence > t.floor_sequence) AS change
+              FROM settled s JOIN limit_states t ON t.provider_id = s.provider_id GROUP BY s.provider_id) c
+     WHERE t.provider_id = c.provider_id
+  )
+  UPDATE model_requests r
+     SET status = h.new_status,
+         output = h.output, output_text = h.output_text, input_tokens = h.input_tokens, output_tokens = h.output_tokens,
+         cache_read_tokens = h.cache_read_tokens, cache_write_tokens = h.cache_write_tokens,
+         usage_estimated = h.usage_estimated, cost_total = h.cost_total, currency = h.currency,
+         error = CASE WHEN h.new_status = 'FAILED' THEN h.error END,
+         attempt_count = r.attempt_count - CASE WHEN h.outcome = 'RELEASED' THEN 1 ELSE 0 END,
+         available_at = CASE WHEN h.new_status = 'PENDING' THEN v_now + coalesce(h.retry_seconds, 0) * interval '1 second' ELSE r.available_at END,
+         finished_at = CASE WHEN h.new_status <> 'PENDING' THEN v_now END,
+         lease_id = NULL, lease_expires_at = NULL, lease_started_at = NULL, worker_id = NULL, start_sequence = NULL
+    FROM held h WHERE r.id = h.id
+  RETURNING r.id, r.status;
+
+  SELECT array_agg(x ->> 'request_id') INTO v_changed FROM jsonb_array_elements(p_results) AS x;
+  PERFORM announce_requests(v_changed);
+  FOREACH v_provider IN ARRAY coalesce(v_providers, ARRAY[]::text[]) LOOP
+    IF EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING') THEN
+      PERFORM pg_notify('tollgate_work', v_provider);
+    END IF;
+  END LOOP;
+END $$;
+
+-- Cancels a waiting request at once, and asks the worker of a running one to stop. Answers the status it now has,
+-- null where there is no such request.
+CREATE FUNCTION cancel_request(p_workspace_id text, p_request_id text) RETURNS "ModelRequestStatus" LANGUAGE plpgsql AS $$
+DECLARE v_status "ModelRequestStatus";
+BEGIN
+  SELECT status INTO v_status FROM model_requests WHERE id = p_request_id AND workspace_id = p_workspace_id FOR UPDATE;
+  IF v_status = 'PENDING' THEN
+    UPDATE model_requests SET status = 'CANCELLED', finished_at = clock_timestamp() WHERE id = p_request_id
+    RETURNING status INTO v_status;
+    PERFORM announce_requests(ARRAY[p_request_id]);
+  ELSIF v_status = 'PROCESSING' THEN
+    UPDATE model_requests SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) WHERE id = p_request_id;
+    PERFORM pg_notify('tollgate_cancel', p_request_id);
+  END IF;
+  RETURN v_status;
+END $$;

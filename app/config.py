@@ -49,10 +49,12 @@ class Config(BaseSettings):
     call_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
     """How long a worker that is told to stop lets its calls finish before it gives them back."""
+    emulator_url: str | None = None
+    """Null: calls go where the catalog says. Else every provider's calls go to this provider emulator."""
     default_max_output_tokens: Annotated[int, Field(ge=1)] = 4096
     """Reserved for a call that names no maximum, of a model whose maximum is not known."""
 
-    @field_validator("database_url", "admin_token", mode="before")
+    @field_validator("database_url", "admin_token", "emulator_url", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

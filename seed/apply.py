@@ -96,6 +96,6 @@ def _record(action: Action) -> dict[str, Any]:
     return {
         "kind": identity.kind,
         "key": identity.key,
-        "source": action.record.source,
+        "source": "+".join(sorted(action.record.sources)),
         "values": dict(action.record.values),
     }

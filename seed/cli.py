@@ -35,13 +35,13 @@ def seed(
 ) -> None:
     """Fill the catalog with providers, models, prices and settings.
 
-    Safe to run again at any time: it writes what is new or has changed at the source, in one transaction, and leaves
-    alone whatever you edited, deleted or made yourself. A price that the source does not know stays unknown; it is
-    never taken for zero.
+    Safe to run again at any time, in one transaction: it writes what is new
+    at the source, and leaves alone what you edited, deleted or made yourself.
+    A price that the source does not know is unknown: never taken for zero.
 
-    Try:  tollgate seed --dry-run
+    See what it would do:  tollgate seed --dry-run
 
-    Then: tollgate seed --from genai-prices
+    All that is known of:  tollgate seed --from genai-prices
     """
     asyncio.run(_run(source, dry_run))
 
@@ -72,7 +72,7 @@ async def _seed(database: Database, source: SeedSource, dry_run: bool, console: 
     from seed import service
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=dry_run or not console.is_terminal) as bar:
         task = bar.add_task(f"Seeding from {source}", total=None)
 
         def advance(done: int, total: int) -> None:

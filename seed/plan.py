@@ -55,9 +55,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What seeds last wrote to a row. `source` is the strongest that did."""
+    """What seeds last wrote to a row. `sources`: those that have written to it."""
 
-    source: Source
+    sources: frozenset[Source]
     values: Values
 
 
@@ -129,14 +129,18 @@ SCHEMA_DEFAULTS: Final[Mapping[Kind, Values]] = {
 }
 """What a column holds when nobody said anything: such a field that no seed has written is free to be filled."""
 
-# Who knows better, where two sources speak of one row: the reference about limits and addresses, genai-prices, which
-# is kept current, about models. So the order in which the two are run does not matter, nor does running both again.
-_STRONGEST: Final[Mapping[Kind, Source]] = {
-    Kind.PROVIDER: Source.REFERENCE,
-    Kind.MODEL: Source.GENAI_PRICES,
-    Kind.PRICE: Source.GENAI_PRICES,
-    Kind.SETTING: Source.REFERENCE,
-}
+# Who knows better, where two sources speak of one field: genai-prices, which is kept current, about what a model is
+# and costs; the reference about names, addresses and limits. So the order in which the two are run does not matter.
+_KEPT_CURRENT: Final = frozenset(
+    {
+        (Kind.MODEL, "description"),
+        (Kind.MODEL, "context_window"),
+        (Kind.MODEL, "cost_input_per_million"),
+        (Kind.MODEL, "cost_output_per_million"),
+        (Kind.MODEL, "status"),
+        (Kind.PRICE, "price_per_million"),
+    }
+)
 
 EDITED = "edited by an operator"
 DELETED = "deleted by an operator"
@@ -189,7 +193,7 @@ class _Decider:
         withdrawn = [
             Item(identity, {"price_per_million": None}, parent)
             for identity, record in self._catalog.records.items()
-            if identity.kind is Kind.PRICE and record.source is self._source and identity not in identities
+            if identity.kind is Kind.PRICE and self._source in record.sources and identity not in identities
             if (parent := Identity(Kind.MODEL, identity.key.rpartition("#")[0])) in identities
             if identity in self._catalog.rows
         ]
@@ -211,7 +215,7 @@ class _Decider:
         written = {difference.field: difference.new for difference in differences if difference.kept is None}
         self._note_default(item, written)
         self._created.add(item.identity)
-        return Action(item, Outcome.CREATE, differences, record=Record(self._source, written))
+        return Action(item, Outcome.CREATE, differences, record=Record(frozenset({self._source}), written))
 
     def _update(self, item: Item, row: Values, record: Record) -> Action:
         differences = []
@@ -223,9 +227,8 @@ class _Decider:
         if not written:
             return _unwritten(item, tuple(differences))
         self._note_default(item, written)
-        strongest = _STRONGEST[item.identity.kind]
-        source = strongest if strongest in (self._source, record.source) else self._source
-        return Action(item, Outcome.UPDATE, tuple(differences), record=Record(source, {**record.values, **written}))
+        stored = Record(record.sources | {self._source}, {**record.values, **written})
+        return Action(item, Outcome.UPDATE, tuple(differences), record=stored)
 
     def _claim(self, kind: Kind, name: str, old: Any, record: Record) -> str | None:
         """Whose the field's present value is, where it is not this source's to change."""
@@ -233,8 +236,9 @@ class _Decider:
             return None if old == SCHEMA_DEFAULTS[kind].get(name) else EDITED
         if record.values[name] != old:
             return EDITED
-        if record.source is not self._source and record.source is _STRONGEST[kind]:
-            return f"as {record.source} has it"
+        authority = Source.GENAI_PRICES if (kind, name) in _KEPT_CURRENT else Source.REFERENCE
+        if authority is not self._source and authority in record.sources:
+            return f"as {authority} has it"
         return None
 
     def _conflict(self, item: Item, row: Values, name: str, new: Any) -> str | None:

@@ -56,7 +56,8 @@ def print_plan(console: Console, plan: Plan) -> None:
 def _fields(action: Action) -> str:
     if not action.differences:
         return _reason(action)
-    return "\n".join(_line(action.outcome, difference) for difference in action.differences)
+    separator = ", " if action.outcome is Outcome.CREATE else "\n"
+    return separator.join(_line(action.outcome, difference) for difference in action.differences)
 
 
 def _line(outcome: Outcome, difference: Difference) -> str:

@@ -69,7 +69,7 @@ async def load(connection: Connection) -> Loaded:
     for record in await connection.fetch("SELECT key, value FROM system_settings"):
         rows[Identity(Kind.SETTING, record["key"])] = {"value": record["value"]}
     records = {
-        Identity(Kind(record["kind"]), record["key"]): Record(Source(record["source"]), record["values"])
+        Identity(Kind(record["kind"]), record["key"]): Record(_sources(record["source"]), record["values"])
         for record in await connection.fetch('SELECT kind, key, source, "values" FROM seed_records')
     }
     return Loaded(Catalog(rows, records, defaults), ids)
@@ -159,6 +159,10 @@ async def upsert_records(connection: Connection, rows: Sequence[Values]) -> None
               SET source = excluded.source, "values" = excluded."values", updated_at = now()""",
         rows,
     )
+
+
+def _sources(text: str) -> frozenset[Source]:
+    return frozenset(Source(name) for name in text.split("+"))
 
 
 def _values(record: Any) -> dict[str, Any]:

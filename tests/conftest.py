@@ -22,6 +22,8 @@ from app.db.migrate import migrate
 from app.db.pool import Database
 from tests.postgres import Cluster
 
+pytest_plugins = ["tests.emulator"]
+
 # Names this run to its workers under pytest-xdist: a directory of its own for the lock and the server.
 _RUN_DIRECTORY = "TOLLGATE_TEST_RUN"
 _database_numbers = itertools.count(1)

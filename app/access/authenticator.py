@@ -71,17 +71,16 @@ class Authenticator:
             return self._look_up(token)
         try:
             if self._listener is not None and self._listener.is_connected:
-                await self.refresh()
+                await self.refresh(self._announced)
                 return self._look_up(token)
             return await self._ask_database(token)
         except _DATABASE_TROUBLE as error:
             raise DatabaseUnavailable(f"access tokens cannot be checked: {type(error).__name__}") from None
 
-    async def refresh(self) -> None:
-        """Reads all tokens, unless that happened since the last announcement."""
-        announced = self._announced
+    async def refresh(self, at_least: int | None = None) -> None:
+        """Reads all tokens, unless memory holds revision `at_least` by then."""
         async with self._reading:
-            if self._revision >= announced > 0:
+            if at_least is not None and self._revision >= at_least:
                 return
             async with self._database.connection() as connection:
                 # The revision first: the tokens are then at least as new as it says.
@@ -122,8 +121,11 @@ class Authenticator:
 
     async def _follow(self) -> None:
         try:
-            while self._revision < self._announced:
-                await self.refresh()
+            while self._revision < (announced := self._announced):
+                await self.refresh(announced)
+                # A notice comes after its commit, so what was read just now is all there is.
+                if self._revision < announced == self._announced:
+                    self._announced = self._revision
         except _DATABASE_TROUBLE as error:
             # Nothing is lost: until a refresh succeeds, each authentication attempts one.
             _log.warning("access_refresh_failed", error=str(error))

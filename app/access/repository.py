@@ -21,7 +21,7 @@ async def read_revision(connection: Connection) -> int:
 
 async def list_tokens(connection: Connection, workspace_id: str) -> tuple[AccessToken, ...]:
     rows = await connection.fetch(
-        f"SELECT {ACCESS_TOKEN_COLUMNS} FROM access_tokens WHERE workspace_id = $1 ORDER BY created_at, id",  # noqa: S608 - constant
+        f"SELECT {ACCESS_TOKEN_COLUMNS} FROM access_tokens WHERE workspace_id = $1 ORDER BY created_at, id",
         workspace_id,
     )
     return tuple(map(AccessToken.from_record, rows))
@@ -29,15 +29,13 @@ async def list_tokens(connection: Connection, workspace_id: str) -> tuple[Access
 
 async def unrevoked_tokens(connection: Connection) -> tuple[AccessToken, ...]:
     """Of every workspace; some may have expired."""
-    rows = await connection.fetch(
-        f"SELECT {ACCESS_TOKEN_COLUMNS} FROM access_tokens WHERE revoked_at IS NULL"  # noqa: S608 - constant
-    )
+    rows = await connection.fetch(f"SELECT {ACCESS_TOKEN_COLUMNS} FROM access_tokens WHERE revoked_at IS NULL")
     return tuple(map(AccessToken.from_record, rows))
 
 
 async def find_by_hash(connection: Connection, token_hash: str) -> AccessToken | None:
     row = await connection.fetchrow(
-        f"SELECT {ACCESS_TOKEN_COLUMNS} FROM access_tokens WHERE token_hash = $1",  # noqa: S608 - constant
+        f"SELECT {ACCESS_TOKEN_COLUMNS} FROM access_tokens WHERE token_hash = $1",
         token_hash,
     )
     return None if row is None else AccessToken.from_record(row)
@@ -45,8 +43,8 @@ async def find_by_hash(connection: Connection, token_hash: str) -> AccessToken |
 
 async def has_valid_admin(connection: Connection, workspace_id: str, now: datetime) -> bool:
     found: bool = await connection.fetchval(
-        """SELECT EXISTS (SELECT FROM access_tokens
-            WHERE workspace_id = $1 AND role = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3))""",
+        """SELECT EXISTS (SELECT FROM access_tokens WHERE workspace_id = $1 AND role = $2
+                            AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3))""",
         workspace_id,
         AccessRole.ADMIN,
         now,
@@ -67,7 +65,7 @@ async def insert(
 ) -> AccessToken:
     row = await connection.fetchrow(
         f"""INSERT INTO access_tokens (id, workspace_id, name, role, token_hash, token_prefix, expires_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {ACCESS_TOKEN_COLUMNS}""",  # noqa: S608 - constant
+            VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {ACCESS_TOKEN_COLUMNS}""",
         id,
         workspace_id,
         name,
@@ -76,6 +74,7 @@ async def insert(
         token_prefix,
         expires_at,
     )
+    assert row is not None
     return AccessToken.from_record(row)
 
 
@@ -83,7 +82,7 @@ async def revoke(connection: Connection, id: str, workspace_id: str) -> AccessTo
     """The first revocation's time stays. None where there is no such token."""
     row = await connection.fetchrow(
         f"""UPDATE access_tokens SET revoked_at = coalesce(revoked_at, now())
-             WHERE id = $1 AND workspace_id = $2 RETURNING {ACCESS_TOKEN_COLUMNS}""",  # noqa: S608 - constant
+             WHERE id = $1 AND workspace_id = $2 RETURNING {ACCESS_TOKEN_COLUMNS}""",
         id,
         workspace_id,
     )

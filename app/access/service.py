@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,11 +65,10 @@ class AccessService:
             raise ValidationError("expiresAt", expires_at.isoformat(), "a time to come, with its time zone")
         token = generate_token()
         try:
-            async with self._database.transaction() as connection:
+            async with self._changing() as connection:
                 row = await _insert(connection, token, name, role, workspace_id, expires_at)
         except asyncpg.ForeignKeyViolationError:
             raise NotFound("Workspace", workspace_id) from None
-        await self._changed()
         return CreatedToken(row, token)
 
     async def list(self, *, workspace_id: str = DEFAULT_WORKSPACE) -> tuple[AccessToken, ...]:
@@ -78,11 +78,10 @@ class AccessService:
 
     async def revoke(self, id: str, *, workspace_id: str = DEFAULT_WORKSPACE) -> AccessToken:
         """From now on no process accepts it. Revoking once more changes nothing. Raises NotFound."""
-        async with self._database.transaction() as connection:
+        async with self._changing() as connection:
             row = await repository.revoke(connection, id, workspace_id)
-        if row is None:
-            raise NotFound("AccessToken", id, path=("id",))
-        await self._changed()
+            if row is None:
+                raise NotFound("AccessToken", id, path=("id",))
         return row
 
     async def ensure_admin(self, preset: SecretStr | None, data_dir: Path) -> AdminToken:
@@ -91,14 +90,10 @@ class AccessService:
         `preset` is TOLLGATE_ADMIN_TOKEN. Without it, one is made unless a valid one exists, and kept in
         `data_dir`/admin-token. Raises ConfigurationError.
         """
-        async with self._database.transaction() as connection:
-            await repository.lock_access(connection)
+        async with self._changing() as connection:
             if preset is not None:
-                answer = await _ensure_preset(connection, preset.get_secret_value())
-            else:
-                answer = await self._ensure_kept(connection, data_dir)
-        await self._changed()
-        return answer
+                return await _ensure_preset(connection, preset.get_secret_value())
+            return await self._ensure_kept(connection, data_dir)
 
     async def _ensure_kept(self, connection: Connection, data_dir: Path) -> AdminToken:
         path = admin_file.path_in(data_dir)
@@ -116,9 +111,14 @@ class AccessService:
         admin_file.write(path, token)
         return AdminToken(made=True, path=path, token=token)
 
-    async def _changed(self) -> None:
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[Connection]:
+        async with self._database.transaction() as connection:
+            await repository.lock_access(connection)
+            yield connection
+            revision = await repository.read_revision(connection)
         if self._authenticator is not None:
-            await self._authenticator.reread()
+            await self._authenticator.refresh(revision)
 
 
 async def _ensure_preset(connection: Connection, token: str) -> AdminToken:

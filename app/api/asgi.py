@@ -40,9 +40,7 @@ class Answer:
         return len(self.body["body"]) + 600
 
 
-def answer(
-    status: int, body: bytes, content_type: str, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> Answer:
+def answer(status: int, body: bytes, content_type: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
     return Answer(
         {
             "type": "http.response.start",

@@ -1,8 +1,8 @@
 """Runs queries that read nothing but the snapshot, as closures over its records.
 
-An operation is compiled once: fields collected, constant arguments read, leaf serializers bound. A run then builds plain
-dicts. Whatever is out of the ordinary (an error, an abstract type, a coroutine) is left to graphql-core, whose answer
-is the truth; a property test holds the two equal over the whole schema.
+An operation is compiled once: fields collected, constant arguments read, leaf serializers bound. A run then builds
+plain dicts. Whatever is out of the ordinary (an error, an abstract type, a coroutine) is left to graphql-core, whose
+answer is the truth; a property test holds the two equal over the whole schema.
 """
 
 from __future__ import annotations
@@ -41,20 +41,16 @@ from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 from app.api.documents import Operation
+from app.api.presentation import DEFINITION, NotCompiled, Presentation, is_plain_leaf, presenter, serializer
 
 READS_SNAPSHOT: Final[Mapping[Any, Any]] = {"reads": "snapshot"}
 """Metadata of a root field that reads only `context.snapshot`, as all that it leads to does."""
 
 _MAX_PLANS = 16
-_DEFINITION = "strawberry-definition"
 
 ContextT = TypeVar("ContextT")
 Resolve = Callable[[Any, "Run"], Any]
 Complete = Callable[[Any, "Run"], Any]
-
-
-class NotCompiled(Exception):
-    """The operation, or this run of it, is for graphql-core."""
 
 
 @dataclass(slots=True)
@@ -65,14 +61,6 @@ class Run:
     variables: VariableValues
     records: Presentation
     memo: dict[tuple[int, int], Any]
-
-
-class Presentation:
-    """Serialized leaves of the records of one snapshot, made as they are first asked for."""
-
-    def __init__(self, snapshot: object) -> None:
-        self.snapshot = snapshot
-        self.leaves: dict[str, dict[int, dict[str, Any]]] = {}
 
 
 class Plan:
@@ -174,7 +162,7 @@ class _Compilation:
         if node.name.value == "__typename":
             return
         field = root.fields.get(node.name.value)
-        definition = field.extensions.get(_DEFINITION) if field is not None else None
+        definition = field.extensions.get(DEFINITION) if field is not None else None
         if definition is None or definition.metadata.get("reads") != "snapshot":
             raise NotCompiled
 
@@ -192,7 +180,7 @@ class _Compilation:
             field = type_.fields.get(name)
             if field is None:
                 raise NotCompiled  # __schema, __type
-            if is_record and _is_plain_leaf(field):
+            if is_record and is_plain_leaf(field):
                 leaves.append((key, name))
             else:
                 nested.append((key, self._field(field, details)))
@@ -214,13 +202,10 @@ class _Compilation:
         leaves: list[tuple[str, str]],
         nested: list[tuple[str, Complete]],
     ) -> Complete:
-        present = _presenter(type_)
+        present = presenter(type_)
         type_name = type_.name
         keys = [key for key, _ in leaves]
-        names = [name for _, name in leaves]
-        pick: Callable[[dict[str, Any]], Any] = (
-            itemgetter(*names) if len(names) > 1 else lambda values, name=names[0]: (values[name],)
-        )
+        pick = _picker([name for _, name in leaves])
         memo_number = self._number()
         in_order = not nested and list(template) == keys
 
@@ -261,14 +246,14 @@ class _Compilation:
         return run_field
 
     def _resolver(self, field: GraphQLField, node: FieldNode) -> Resolve:
-        definition: StrawberryField = field.extensions[_DEFINITION]
+        definition: StrawberryField = field.extensions[DEFINITION]
         resolver = definition.base_resolver
         if resolver is None:
             get = attrgetter(definition.python_name)
             return lambda source, _run: get(source)
         if definition.extensions or definition.is_async or definition.is_subscription:
             raise NotCompiled
-        function = resolver.wrapped_func
+        function: Callable[..., Any] = getattr(resolver, "wrapped_func")  # noqa: B009 - typed as several things
         if inspect.iscoroutinefunction(function):
             raise NotCompiled
         takes_self = resolver.self_parameter is not None
@@ -332,12 +317,8 @@ class _Compilation:
 
             return complete_list
         if is_leaf_type(type_):
-            serialize = type_.coerce_output_value
-
-            def leaf(value: Any, _run: Run) -> Any:
-                return None if value is None else serialize(value)
-
-            return leaf
+            serialize = serializer(type_)
+            return lambda value, _run: serialize(value)
         if not is_object_type(type_):
             raise NotCompiled
         grouped = collect_subfields(
@@ -351,40 +332,6 @@ class _Compilation:
         return nullable
 
 
-def _is_plain_leaf(field: GraphQLField) -> bool:
-    type_ = field.type
-    while is_non_null_type(type_) or is_list_type(type_):
-        type_ = type_.of_type
-    definition: StrawberryField = field.extensions[_DEFINITION]
-    return is_leaf_type(type_) and definition.base_resolver is None
-
-
-def _presenter(type_: GraphQLObjectType) -> Callable[[Any], dict[str, Any]]:
-    fields: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = []
-    for name, field in type_.fields.items():
-        if _is_plain_leaf(field):
-            fields.append((name, attrgetter(field.extensions[_DEFINITION].python_name), _serializer(field.type)))
-    return lambda source: {name: serialize(get(source)) for name, get, serialize in fields}
-
-
-def _serializer(type_: GraphQLOutputType) -> Callable[[Any], Any]:
-    if is_non_null_type(type_):
-        inner = _serializer(type_.of_type)
-
-        def required(value: Any) -> Any:
-            if value is None:
-                raise NotCompiled
-            return inner(value)
-
-        return required
-    if is_list_type(type_):
-        item = _serializer(type_.of_type)
-        return lambda value: None if value is None else [item(entry) for entry in value]
-    assert is_leaf_type(type_)
-    serialize = type_.coerce_output_value
-    return lambda value: None if value is None else serialize(value)
-
-
 def _uses_variables(node: FieldNode) -> bool:
     found = False
 
@@ -393,6 +340,13 @@ def _uses_variables(node: FieldNode) -> bool:
             nonlocal found
             found = True
 
-    for argument in node.arguments:
+    for argument in node.arguments or ():
         visit(argument, Find())
     return found
+
+
+def _picker(names: list[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    (name,) = names
+    return lambda values: (values[name],)

@@ -75,22 +75,16 @@ class Documents:
         try:
             document = parse(text, max_lexical_tokens=MAX_TOKENS, max_comments=MAX_TOKENS)
         except GraphQLError as error:
-            if "Document contains more than" in error.message:
-                error = refuse("number of tokens", MAX_TOKENS + 1, MAX_TOKENS)
-            elif not error.extensions:
-                error.extensions = {"code": "GRAPHQL_PARSE_FAILED"}
-            raise RequestErrors([error]) from None
+            raise RequestErrors([_parse_error(error)]) from None
         nodes = [item for item in document.definitions if isinstance(item, OperationDefinitionNode)]
         guard = Guard(self._schema, document, self._limits)
         try:
             costs = [guard.measure(node) for node in nodes]
         except GraphQLError as error:
             raise RequestErrors([error]) from None
-        invalid = validate(
-            self._schema, document, self._rules, max_errors=20, hide_suggestions=self.hide_suggestions
-        )
-        for error in invalid:
-            error.extensions = error.extensions or {"code": "GRAPHQL_VALIDATION_FAILED"}
+        invalid = validate(self._schema, document, self._rules, max_errors=20, hide_suggestions=self.hide_suggestions)
+        for problem in invalid:
+            problem.extensions = problem.extensions or {"code": "GRAPHQL_VALIDATION_FAILED"}
         if invalid:
             raise RequestErrors(invalid)
         if not nodes:
@@ -99,3 +93,10 @@ class Documents:
             node.name.value if node.name else None: Operation(document, node, cost)
             for node, cost in zip(nodes, costs, strict=True)
         }
+
+
+def _parse_error(error: GraphQLError) -> GraphQLError:
+    if "Document contains more than" in error.message:
+        return refuse("number of tokens", MAX_TOKENS + 1, MAX_TOKENS)
+    error.extensions = {"code": "GRAPHQL_PARSE_FAILED"}
+    return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ class Engine:
         assert isinstance(result, ExecutionResult)
         return result
 
-    async def stream(self, params: GraphQLParams, context: RequestContext) -> AsyncIterator[Outcome]:
+    async def stream(self, params: GraphQLParams, context: RequestContext) -> AsyncGenerator[Outcome, None]:
         """The outcomes of a subscription; one of any other operation."""
         try:
             operation, _ = self.prepare(params)

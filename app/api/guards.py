@@ -156,15 +156,13 @@ class Guard:
         elif not paged and field is not None and is_list_type(get_nullable_type(field.type)):
             size = UNPAGED_LIST_SIZE
         of = get_named_type(field.type) if field is not None else None
-        children, inner = self._selections(
-            node.selection_set, of, paged=takes_first, depth=depth, nesting=nesting
-        )
+        children, inner = self._selections(node.selection_set, of, paged=takes_first, depth=depth, nesting=nesting)
         return Cost(children, size, variable), aliases + inner
 
     def _first(self, node: FieldNode, field: Any) -> tuple[int, str | None]:
         default = field.args["first"].default_value
         size = default if isinstance(default, int) else UNPAGED_LIST_SIZE
-        for argument in node.arguments:
+        for argument in node.arguments or ():
             if argument.name.value != "first":
                 continue
             if isinstance(argument.value, IntValueNode):

@@ -94,11 +94,11 @@ class GraphQLHttp:
         if cached is not None:
             self._metrics.cached_responses += 1
             return cached
-        return await self._execute(key, identity)
+        return await self._execute(key, identity, method, payload, accept, content_type)
 
-    async def _execute(self, key: Key, identity: Identity) -> Answer:
-        method, payload, accept, content_type, *_ = key
-        assert isinstance(payload, bytes) and isinstance(accept, bytes) and isinstance(content_type, bytes)
+    async def _execute(  # one parameter per part of the request
+        self, key: Key, identity: Identity, method: str, payload: bytes, accept: bytes, content_type: bytes
+    ) -> Answer:
         media_type = negotiate(accept.decode("latin-1"))
         if media_type is None:
             return refusal(406, f"this answers {GRAPHQL_RESPONSE} or application/json", "NOT_ACCEPTABLE")

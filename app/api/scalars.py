@@ -71,9 +71,7 @@ def parse_datetime(value: object) -> datetime:
             raise GraphQLError(f'DateTime must end in "Z" or an offset, not {_shorten(value)}')
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise GraphQLError(
-            f'DateTime must be ISO 8601 ("2026-01-31T12:00:00Z"), not {_shorten(value)}'
-        ) from None
+        raise GraphQLError(f'DateTime must be ISO 8601 ("2026-01-31T12:00:00Z"), not {_shorten(value)}') from None
 
 
 def parse_json(value: object) -> object:

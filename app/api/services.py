@@ -11,6 +11,8 @@ from app.catalog.snapshots import SnapshotHolder
 from app.config import Config
 from app.db.listen import Listener
 from app.db.pool import Database
+from app.requests.events import RequestEvents
+from app.requests.service import RequestService
 from app.settings.service import SettingsService
 
 
@@ -26,3 +28,5 @@ class ApiServices:
     catalog: CatalogService
     settings: SettingsService
     access: AccessService
+    requests: RequestService
+    request_events: RequestEvents

@@ -68,10 +68,10 @@ class UpdateProvider:
 
     display_name: str | Unset = UNSET
     adapter: str | Unset = UNSET
-    base_url: str | None | Unset = UNSET
+    base_url: str | Unset | None = UNSET
     max_parallel_requests: int | Unset = UNSET
     requests_per_minute: int | Unset = UNSET
-    tokens_per_minute: int | None | Unset = UNSET
+    tokens_per_minute: int | Unset | None = UNSET
     is_enabled: bool | Unset = UNSET
 
 
@@ -97,11 +97,11 @@ class UpdateModel:
     """`model_id` and `provider_id` are for life. A status of DEPRECATED also ends being the default."""
 
     display_name: str | Unset = UNSET
-    cost_input_per_million: PriceInput | None | Unset = UNSET
-    cost_output_per_million: PriceInput | None | Unset = UNSET
-    description: str | None | Unset = UNSET
+    cost_input_per_million: PriceInput | Unset | None = UNSET
+    cost_output_per_million: PriceInput | Unset | None = UNSET
+    description: str | Unset | None = UNSET
     model_type: LlmModelType | Unset = UNSET
     capabilities: tuple[str, ...] | Unset = UNSET
-    context_window: int | None | Unset = UNSET
-    max_output_tokens: int | None | Unset = UNSET
+    context_window: int | Unset | None = UNSET
+    max_output_tokens: int | Unset | None = UNSET
     status: LlmModelStatus | Unset = UNSET

@@ -32,10 +32,10 @@ async def read_revision(connection: Connection) -> int:
 async def load_snapshot(connection: Connection) -> Snapshot:
     """To be called in a REPEATABLE READ transaction, so that rows and revision belong together."""
     revision = await read_revision(connection)
-    providers = await connection.fetch(f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers")  # noqa: S608 - constant
-    models = await connection.fetch(f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models")  # noqa: S608 - constant
-    prices = await connection.fetch(f"SELECT {MODEL_PRICE_COLUMNS} FROM model_prices")  # noqa: S608 - constant
-    settings = await connection.fetch(f"SELECT {SYSTEM_SETTING_COLUMNS} FROM system_settings")  # noqa: S608 - constant
+    providers = await connection.fetch(f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers")
+    models = await connection.fetch(f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models")
+    prices = await connection.fetch(f"SELECT {MODEL_PRICE_COLUMNS} FROM model_prices")
+    settings = await connection.fetch(f"SELECT {SYSTEM_SETTING_COLUMNS} FROM system_settings")
     return Snapshot(
         revision,
         map(LlmProvider.from_record, providers),
@@ -48,7 +48,7 @@ async def load_snapshot(connection: Connection) -> Snapshot:
 async def lock_provider(connection: Connection, id: str, workspace_id: str) -> LlmProvider | None:
     """Also holds off the provider's claims until the transaction ends."""
     row = await connection.fetchrow(
-        f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers WHERE id = $1 AND workspace_id = $2 FOR UPDATE",  # noqa: S608 - constant
+        f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers WHERE id = $1 AND workspace_id = $2 FOR UPDATE",
         id,
         workspace_id,
     )
@@ -57,7 +57,7 @@ async def lock_provider(connection: Connection, id: str, workspace_id: str) -> L
 
 async def find_model(connection: Connection, id: str, workspace_id: str) -> LlmModel | None:
     row = await connection.fetchrow(
-        f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models WHERE id = $1 AND workspace_id = $2",  # noqa: S608 - constant
+        f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models WHERE id = $1 AND workspace_id = $2",
         id,
         workspace_id,
     )
@@ -112,7 +112,7 @@ async def count_unfinished_requests(
     number: int = await connection.fetchval(
         f"""SELECT count(*) FROM model_requests
              WHERE ($1::text IS NULL OR provider_id = $1) AND ($2::text IS NULL OR model_id = $2)
-               AND {_UNFINISHED}""",  # noqa: S608 - constant
+               AND {_UNFINISHED}""",
         provider_id,
         model_id,
     )
@@ -123,7 +123,7 @@ async def _insert(connection: Connection, table: str, values: Mapping[str, Any],
     columns = _checked(table, values)
     parameters = ", ".join(f"${index}" for index in range(1, len(columns) + 1))
     return await connection.fetchrow(
-        f"INSERT INTO {table} ({', '.join(columns)}, updated_at) VALUES ({parameters}, now()) RETURNING {returning}",  # noqa: S608 - names checked
+        f"INSERT INTO {table} ({', '.join(columns)}, updated_at) VALUES ({parameters}, now()) RETURNING {returning}",
         *values.values(),
     )
 
@@ -132,7 +132,7 @@ async def _update(connection: Connection, table: str, id: str, values: Mapping[s
     columns = _checked(table, values)
     assignments = ", ".join(f"{column} = ${index}" for index, column in enumerate(columns, start=2))
     return await connection.fetchrow(
-        f"UPDATE {table} SET {assignments}, updated_at = now() WHERE id = $1 RETURNING {returning}",  # noqa: S608 - names checked
+        f"UPDATE {table} SET {assignments}, updated_at = now() WHERE id = $1 RETURNING {returning}",
         id,
         *values.values(),
     )

@@ -28,7 +28,10 @@ _MAX_DERIVED: Final = 32
 
 
 class Snapshot:
-    """The catalog as it was at `revision`. Providers are sorted by name, models by (provider name, model id), prices by time."""
+    """The catalog as it was at `revision`.
+
+    Providers are sorted by name, models by provider name and model id, settings by key.
+    """
 
     __slots__ = (
         "_derived",
@@ -143,7 +146,8 @@ class Snapshot:
     def derived(self, key: Hashable, build: Callable[[], T]) -> T:
         """What `build` made for `key` the first time: selections and indexes that only this revision determines."""
         try:
-            return self._derived[key]  # type: ignore[no-any-return] - the key determines the type
+            known: T = self._derived[key]
+            return known
         except KeyError:
             if len(self._derived) >= _MAX_DERIVED:
                 self._derived.clear()

@@ -98,6 +98,9 @@ class SnapshotHolder:
         try:
             while self.current.revision < (announced := self._announced):
                 await self.refresh(announced)
+                # A notice comes after its commit, so what was read just now is all there is.
+                if self.current.revision < announced == self._announced:
+                    self._announced = self.current.revision
         except _DATABASE_TROUBLE as error:
             _log.warning("catalog_refresh_failed", error=str(error), retry_seconds=self._poll_seconds)
 

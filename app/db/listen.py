@@ -95,8 +95,9 @@ class Listener:
             while self._connection is None:
                 try:
                     await self._connect()
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                    _log.warning("listener_reconnect_failed", error=str(error), retry_seconds=backoff)
+                except Exception as error:  # noqa: BLE001 - whatever a refresh raises, the process must not stay deaf
+                    reason = f"{type(error).__name__}: {error}"
+                    _log.warning("listener_reconnect_failed", error=reason, retry_seconds=backoff)
                     await asyncio.sleep(backoff)
                     backoff = min(backoff * 2, _MAX_BACKOFF_SECONDS)
             _log.info("listener_reconnected")

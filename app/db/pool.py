@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 import orjson
@@ -16,6 +17,14 @@ from app.errors import DatabaseUnavailable
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 MINIMUM_SERVER_VERSION = 14
+_PRISMA_PARAMETERS = {
+    "schema",
+    "connection_limit",
+    "pool_timeout",
+    "pgbouncer",
+    "socket_timeout",
+    "statement_cache_size",
+}
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -34,6 +43,7 @@ class Database:
     async def connect(cls, dsn: str, *, size: int = 8, application_name: str = "tollgate") -> Self:
         """Opens the pool. Raises DatabaseUnavailable where no server of a supported version answers."""
         try:
+            dsn = without_prisma_parameters(dsn)
             pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
@@ -44,7 +54,12 @@ class Database:
                 timeout=10,
                 server_settings={"timezone": "UTC", "application_name": application_name},
             )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        except (ValueError, asyncpg.exceptions.ClientConfigurationError):
+            # Not the error's own text: it may quote a part of the URL, the password among it.
+            raise DatabaseUnavailable(
+                "DATABASE_URL is not a usable PostgreSQL URL: postgresql://user:password@host:5432/database"
+            ) from None
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise DatabaseUnavailable(f"the database does not answer: {_reason(error)}") from None
         async with pool.acquire() as connection:
             version = connection.get_server_version()
@@ -69,6 +84,13 @@ class Database:
 
     async def close(self) -> None:
         await self._pool.close()
+
+
+def without_prisma_parameters(dsn: str) -> str:
+    """Prisma's own URL parameters ("?schema=public") are not PostgreSQL's, which would refuse them."""
+    parts = urlsplit(dsn)
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in _PRISMA_PARAMETERS]
+    return dsn if not parts.query else urlunsplit(parts._replace(query=urlencode(kept)))
 
 
 async def prepare_connection(connection: Connection) -> None:

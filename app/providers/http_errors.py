@@ -58,7 +58,7 @@ def error_for_status(
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """From `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3); None where unusable."""
+    """From `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3). None: not usable."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

@@ -56,8 +56,11 @@ class ModelResponse:
 class Adapter(Protocol):
     """One wire protocol. `default_base_url` is used where the provider's row has none."""
 
-    name: str
-    default_base_url: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def default_base_url(self) -> str: ...
 
     def render(self, call: ModelCall) -> WireRequest: ...
 

@@ -172,6 +172,8 @@ class RequestService:
             reason = f"provider {provider.name!r} is disabled"
         elif provider.adapter not in self._adapters:
             reason = f"its provider's protocol {provider.adapter!r} is not one of {', '.join(sorted(self._adapters))}"
+        elif provider.base_url is None and provider.name != provider.adapter:
+            reason = f"provider {provider.name!r} has no base URL"
         if reason is not None:
             raise ModelUnavailable(ref, reason, snapshot.alternatives(model), path=("model",))
         return model, provider

@@ -143,7 +143,7 @@ class _Hold:
                     stdout=log,
                     stderr=log,
                     cwd="/",
-                    env={"PYTHONPATH": str(Path(__file__).parents[3]), "PATH": os.defpath},
+                    env=_environment(),
                     pass_fds=(lifetime, door.fileno(), its.fileno()),
                     start_new_session=True,  # a terminal's Ctrl-C must not reach the server before its users are done
                 )
@@ -171,6 +171,13 @@ class _Hold:
         if path.exists() and path.stat().st_size > _LOG_BYTES:
             path.rename(path.with_suffix(".old"))
         return open_private(path, os.O_WRONLY | os.O_APPEND)
+
+
+def _environment() -> dict[str, str]:
+    """What Python needs to find the same modules; nothing of the secrets that the environment may hold."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONHOME", "LD_LIBRARY_PATH") if name in os.environ}
+    search = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, search))}
 
 
 async def _read_line(stream: Stream) -> bytes:

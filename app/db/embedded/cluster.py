@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.db.embedded.locks import open_private
-from app.db.embedded.place import Place
+from app.db.embedded.place import SOCKET_NAME, Place
 from app.errors import ConfigurationError, DatabaseUnavailable
 
 MAJOR_VERSION = "18"
@@ -27,6 +27,7 @@ SETTINGS = {
     "synchronous_commit": "on",
     "wal_level": "minimal",  # nobody replicates it
     "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
     "max_wal_size": "1GB",
     "random_page_cost": "1.1",
     "jit": "off",  # costs more than it saves on short queries
@@ -72,6 +73,7 @@ async def ensure(place: Place, lock: int) -> None:
             f"dump it with the release of Tollgate that made it, then restore it into a new data directory"
         )
     disown_stale_pid(data / "postmaster.pid")
+    (place.sockets / f"{SOCKET_NAME}.lock").unlink(missing_ok=True)  # it holds the same pid, and nothing to check
 
 
 def disown_stale_pid(pid_file: Path) -> None:

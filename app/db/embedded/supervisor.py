@@ -41,6 +41,7 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._answer = b""
         self._last_user: asyncio.StreamWriter | None = None
+        self._place: Place | None = None
         self._server: Process | None = None
 
     async def run(self, listener: socket.socket, first_user: socket.socket) -> None:
@@ -60,7 +61,7 @@ class Supervisor:
         """Stands for one user, who is there as long as the connection is."""
         self._users.add(writer)
         gone = asyncio.create_task(_ended(reader))
-        ready = asyncio.create_task(self._ready.wait())
+        ready = asyncio.create_task(self._wait_until_ready())
         await asyncio.wait({gone, ready}, return_when=asyncio.FIRST_COMPLETED)
         if not gone.done():
             writer.write(self._answer)
@@ -73,9 +74,17 @@ class Supervisor:
             self._last_user = writer
             self._deserted.set()
 
+    async def _wait_until_ready(self) -> None:
+        """A real connection decides: the server may just have died, or restart by itself after one backend crashed."""
+        await self._ready.wait()
+        while not (self._place and await accepts_connections(self._place.sockets)):
+            await asyncio.sleep(_PROBE_SECONDS)
+            await self._ready.wait()
+
     async def _keep_running(self) -> None:
         try:
-            place = find_place(self._home)
+            self._place = place = find_place(self._home)
+            delay = 0.0
             while True:
                 started = time.monotonic()
                 await self._start(place)
@@ -85,8 +94,8 @@ class Supervisor:
                 status = await self._server.wait()
                 self._ready.clear()
                 _log(f"PostgreSQL ended with status {status}; starting it again")
-                if time.monotonic() - started < _STABLE_SECONDS:
-                    await asyncio.sleep(1)
+                await asyncio.sleep(delay)
+                delay = 1.0 if time.monotonic() - started < _STABLE_SECONDS else 0.0
         except TollgateError as error:
             await self._give_up(error.message, error.code)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it

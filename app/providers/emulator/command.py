@@ -54,15 +54,21 @@ def emulate(
         bool, typer.Option("--until-stdin-closes", help="Stop when the process that started this one is gone.")
     ] = False,
 ) -> None:
-    """Emulate LLM providers: a server that speaks their protocols, keeps its own limits and records violations.
+    """Emulate LLM providers, with limits of their own and a record of who broke them.
 
-    Any path prefix is a provider with settings, limits and a record of its own: point an OpenAI client at
-    http://HOST:PORT/openai/v1 or http://HOST:PORT/v1, with any key. When ready, one line of JSON on stdout names the
-    URL.
+    Point an OpenAI client at http://HOST:PORT/openai/v1, with any key.
+    Each first part of the path ("openai", "deepseek", whatever you like)
+    is a provider with settings, limits and a record of its own.
+    When ready, one line of JSON on stdout names the URL.
 
-    At run time: PUT /_emulator/providers/NAME with any setting as JSON; GET /_emulator/record?provider=NAME for what
-    was seen; DELETE it to begin anew. A single call can ask for its own answer in the header x-emulate, in
-    metadata.emulate, or in its last message: [[emulate {"error": 500, "errors_first": 1}]].
+    While it runs:
+    PUT /_emulator/providers/openai changes any setting, given as JSON;
+    GET /_emulator/record?provider=openai tells what was seen;
+    DELETE of the same begins anew.
+
+    A single call can ask for an answer of its own, in the header x-emulate
+    or in metadata.emulate: {"error": 500, "errors_first": 1}; or in its
+    last message, as emulate {"error": 500} in double square brackets.
     """
     given: dict[str, Any] = {
         "latency_ms": _span("--latency-ms", latency_ms, float),

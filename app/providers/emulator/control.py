@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -12,14 +13,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.providers.emulator.provider import Providers, VirtualProvider
+from app.providers.emulator.routing import DEFAULT_PROVIDER
 
 
 class Control:
     """
-    GET /health; GET /providers; GET, PUT, DELETE /providers/{name}; GET, DELETE /record?provider={name}.
+    GET /health; GET /providers; GET, PUT, DELETE /providers/{name}; GET, DELETE /record?provider={name};
+    GET /wait?provider={name}&arrivals=&running=&ended=&timeout_seconds=.
 
     PUT merges a JSON object of ProviderSettings fields (null sets one back) and answers with the result. DELETE of a
     provider forgets it whole; DELETE of a record keeps its settings and the calls that its window still counts.
+    `wait` answers as soon as the record counts so many calls that arrived, run and ended: 200, or 408 after the time.
     """
 
     def __init__(self, providers: Providers) -> None:
@@ -35,6 +39,7 @@ class Control:
                 Route("/_emulator/providers/{name}", self._remove, methods=["DELETE"]),
                 Route("/_emulator/record", self._record, methods=["GET"]),
                 Route("/_emulator/record", self._reset, methods=["DELETE"]),
+                Route("/_emulator/wait", self._wait, methods=["GET"]),
             ]
         )
 
@@ -79,6 +84,24 @@ class Control:
             provider.record.reset()
             provider.enforcement.reset_peaks()
         return Response(status_code=204)
+
+    async def _wait(self, request: Request) -> Response:
+        asked = request.query_params
+        try:
+            counts = {name: int(asked.get(name, "0")) for name in ("arrivals", "running", "ended")}
+            timeout_seconds = float(asked.get("timeout_seconds", "10"))
+        except ValueError as error:
+            return _json({"error": str(error)}, 422)
+        record = self._providers.get(asked.get("provider", DEFAULT_PROVIDER)).record
+        reached = 200
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await record.until(**counts)
+        except TimeoutError:
+            reached = 408
+        return _json(
+            {"arrivals": record.arrivals, "running": record.arrivals - record.ended, "ended": record.ended}, reached
+        )
 
     def _chosen(self, request: Request) -> list[VirtualProvider]:
         name = request.query_params.get("provider")

@@ -96,10 +96,7 @@ class Delivery:
         await self._send_all(parts, pause)
 
     async def _stop_midway(self, fault: Fault, parts: list[bytes]) -> None:
-        if self._call.stream:
-            half = b"".join(parts[: len(parts) // 2])
-        else:
-            half = parts[0][: len(parts[0]) // 2]
+        half = b"".join(parts[: len(parts) // 2]) if self._call.stream else parts[0][: len(parts[0]) // 2]
         if fault is Fault.ERROR_MIDWAY and self._call.stream:
             message = self._behaviour.error_message or "The emulator was told to fail in the stream."
             half += self._protocol.write_stream_refusal(Refusal(self._behaviour.error or 500, message))

@@ -14,7 +14,7 @@ TRANSPORT = "tollgate.transport"
 Headers = list[tuple[bytes, bytes]]
 
 
-class ClientGone(Exception):  # noqa: N818  named for what happened, like the errors of app.errors
+class ClientGone(Exception):
     """The client closed the connection before its call ended."""
 
 

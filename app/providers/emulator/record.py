@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -81,7 +82,9 @@ class Record:
     statuses: Counter[int | None] = field(default_factory=Counter)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     arrivals: int = 0
+    ended: int = 0
     limit_edits: list[dict[str, Any]] = field(default_factory=list)
+    _watchers: set[asyncio.Event] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.calls = deque(maxlen=self.bound)
@@ -91,6 +94,7 @@ class Record:
         call = RecordedCall(id, key, model, self.clock.unix(now), stream=stream)
         self.arrivals += 1
         self.calls.append(call)
+        self._tell()
         return call
 
     def end(self, call: RecordedCall, now: float, outcome: Outcome) -> None:
@@ -98,12 +102,29 @@ class Record:
         call.outcome = outcome
         self.statuses[call.status] += 1
         self.outcomes[outcome] += 1
+        self.ended += 1
+        self._tell()
+
+    async def until(self, *, arrivals: int, running: int, ended: int) -> None:
+        """Returns once the record counts at least so many of each."""
+        change = asyncio.Event()
+        self._watchers.add(change)
+        try:
+            while self.arrivals < arrivals or self.arrivals - self.ended < running or self.ended < ended:
+                await change.wait()
+                change.clear()
+        finally:
+            self._watchers.discard(change)
+
+    def _tell(self) -> None:
+        for change in self._watchers:
+            change.set()
 
     def violated(self, breach: Breach, call: RecordedCall) -> None:
         since = self.limit_edits[-1]["at"]
         early = None if breach.early_by_seconds is None else round(breach.early_by_seconds, 6)
         at = call.arrived
-        self.violation_counts[breach.kind] += 1
+        self.violation_counts[breach.kind.value] += 1
         self.violations.append(
             Violation(breach.kind, breach.limit, since, breach.observed, early, at, self.provider, call.id, call.key)
         )
@@ -112,12 +133,13 @@ class Record:
         self.limit_edits.append({"at": self.clock.unix(now), **asdict(limits), "window_seconds": window_seconds})
 
     def reset(self) -> None:
-        """Forgets all but the limits in force."""
+        """Forgets all but the limits in force and how many calls are under way."""
         self.__post_init__()
         self.violation_counts.clear()
         self.statuses.clear()
         self.outcomes.clear()
-        self.arrivals = 0
+        self.arrivals -= self.ended  # calls under way will still end
+        self.ended = 0
         del self.limit_edits[:-1]
 
     def as_json(self, enforcement: Enforcement, *, with_calls: bool) -> Mapping[str, Any]:
@@ -125,7 +147,7 @@ class Record:
             "provider": self.provider,
             "arrivals": self.arrivals,
             "served": {"none" if status is None else str(status): n for status, n in self.statuses.items()},
-            "outcomes": dict(self.outcomes),
+            "outcomes": {str(outcome): n for outcome, n in self.outcomes.items()},
             "parallel": enforcement.parallel,
             "peak_parallel": enforcement.peak_parallel,
             "peak_requests": enforcement.peak_requests,

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import pydantic
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.providers.emulator.behaviour import Behaviour
 from app.providers.emulator.delivery import JSON_TYPE, Delivery, refuse
-from app.providers.emulator.directive import read_directive, request_key
 from app.providers.emulator.enforcement import Breach, Kind
 from app.providers.emulator.exchange import ClientGone, Exchange
+from app.providers.emulator.intake import BODY_LIMIT_BYTES, Target, authorise, prepare
 from app.providers.emulator.openai_chat import OpenAIChat
-from app.providers.emulator.plan import Plan, make_plan
+from app.providers.emulator.plan import Plan
 from app.providers.emulator.provider import Providers, VirtualProvider
 from app.providers.emulator.record import Outcome, RecordedCall
 from app.providers.emulator.routing import split_path
-from app.providers.emulator.wire import Call, Endpoint, Refusal, Refused, WireProtocol
+from app.providers.emulator.wire import Endpoint, Refusal, Refused, WireProtocol
 
 PROTOCOLS: tuple[WireProtocol[Any], ...] = (OpenAIChat(),)
 CONTROL_PREFIX = "/_emulator"
-_BODY_LIMIT_BYTES = 64 << 20
 _KNOWN_PATHS = 4096
 _LOOP_TURNS_TO_READ_A_CLOSE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    provider: VirtualProvider
-    protocol: WireProtocol[Any]
-    endpoint: Endpoint
-    path: str
-    """Without the provider's prefix."""
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """A request as far as it could be read: a call with its plan, or a refusal."""
-
-    key: str | None = None
-    call: Call | None = None
-    behaviour: Behaviour | None = None
-    plan: Plan | None = None
-    refusal: Refusal | None = None
 
 
 class EmulatorApp:
@@ -59,7 +33,7 @@ class EmulatorApp:
     def __init__(self, providers: Providers, control: ASGIApp) -> None:
         self._providers = providers
         self._control = control
-        self._targets: dict[tuple[str, str], _Target] = {}
+        self._targets: dict[tuple[str, str], Target] = {}
         self._serial = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +52,7 @@ class EmulatorApp:
         except ClientGone:
             return
 
-    def _target(self, method: str, path: str) -> _Target | None:
+    def _target(self, method: str, path: str) -> Target | None:
         target = self._targets.get((method, path))
         # A provider may have been removed through the control API and made anew since.
         if target is not None and self._providers.find(target.provider.name) is target.provider:
@@ -89,7 +63,7 @@ class EmulatorApp:
             if endpoint is not None:
                 if len(self._targets) >= _KNOWN_PATHS:
                     self._targets.clear()
-                target = _Target(self._providers.get(name), protocol, endpoint, rest)
+                target = Target(self._providers.get(name), protocol, endpoint, rest)
                 self._targets[method, path] = target
                 return target
         return None
@@ -98,20 +72,20 @@ class EmulatorApp:
         refusal = Refusal(404, f"Unknown request URL: {scope['method']} {scope['path']}.", code="unknown_url")
         await exchange.respond(404, [JSON_TYPE], PROTOCOLS[0].write_refusal(refusal))
 
-    async def _models(self, target: _Target, scope: Scope, exchange: Exchange) -> None:
+    async def _models(self, target: Target, scope: Scope, exchange: Exchange) -> None:
         try:
-            _authorise(target, dict(scope["headers"]))
+            authorise(target, dict(scope["headers"]))
         except Refused as refused:
             body = target.protocol.write_refusal(refused.refusal)
             await exchange.respond(refused.refusal.status, [JSON_TYPE], body)
             return
         await exchange.respond(200, [JSON_TYPE], target.protocol.write_models(target.provider.models))
 
-    async def _complete(self, target: _Target, headers: Mapping[bytes, bytes], exchange: Exchange) -> None:
+    async def _complete(self, target: Target, headers: Mapping[bytes, bytes], exchange: Exchange) -> None:
         """A call arrives when the whole of its request has been read, and from then on counts as parallel."""
-        body = await exchange.read(_BODY_LIMIT_BYTES)
+        body = await exchange.read(BODY_LIMIT_BYTES)
         provider, serial = target.provider, f"{next(self._serial):08x}"
-        prepared = _prepare(target, headers, body, serial)
+        prepared = prepare(target, headers, body, serial)
         plan, call = prepared.plan, prepared.call
         tokens = plan.tokens if plan else 0
         breaches, now = await _judge(provider, tokens)
@@ -143,46 +117,6 @@ class EmulatorApp:
             if counted:
                 provider.enforcement.leave()
             provider.record.end(entry, provider.clock.now(), outcome)
-
-
-def _authorise(target: _Target, headers: Mapping[bytes, bytes]) -> None:
-    credential = target.protocol.credential(headers)
-    if credential is None:
-        raise Refused(Refusal(401, "You didn't provide an API key."))
-    required = target.provider.settings.api_key
-    if required is not None and not hmac.compare_digest(credential.encode(), required.get_secret_value().encode()):
-        raise Refused(Refusal(401, "Incorrect API key provided."))
-
-
-def _prepare(target: _Target, headers: Mapping[bytes, bytes], body: bytes | None, serial: str) -> _Prepared:
-    prepared = _Prepared()
-    provider = target.provider
-    try:
-        _authorise(target, headers)
-        if body is None:
-            raise Refused(Refusal(413, f"The request is larger than {_BODY_LIMIT_BYTES} bytes."))
-        call = prepared.call = target.protocol.read(target.path, body)
-        directive = read_directive(call, headers)
-        prepared.key = request_key(call, headers, directive)
-        known = provider.settings.models
-        if known and call.model not in known:
-            raise Refused(Refusal(404, f"The model `{call.model}` does not exist.", param="model"))
-        provider.saw_model(call.model)
-        behaviour = prepared.behaviour = provider.behaviour(directive)
-        prepared.plan = make_plan(
-            call,
-            behaviour,
-            failing=provider.fails(behaviour, prepared.key or call.last_text),
-            chance=provider.chance,
-            answer_id=serial,
-            created=int(time.time()),
-        )
-    except Refused as refused:
-        prepared.refusal = refused.refusal
-    except pydantic.ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        prepared.refusal = Refusal(400, f"The call's directive is not valid: {problems}", code="invalid_directive")
-    return prepared
 
 
 async def _judge(provider: VirtualProvider, tokens: int) -> tuple[Sequence[Breach], float]:

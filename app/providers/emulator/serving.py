@@ -78,6 +78,7 @@ def serve(providers: Providers, listener: socket.socket, *, until_stdin_closes: 
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )

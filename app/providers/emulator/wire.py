@@ -67,7 +67,7 @@ class Refusal:
     retry_after_ms: int | None = None
 
 
-class Refused(Exception):  # noqa: N818  named for what happened, like the errors of app.errors
+class Refused(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal

@@ -206,8 +206,9 @@ CREATE TRIGGER "llm_providers_raise_revision" AFTER INSERT OR UPDATE OR DELETE O
   FOR EACH STATEMENT EXECUTE FUNCTION raise_revision('catalog');
 CREATE TRIGGER "llm_models_raise_revision" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON "llm_models"
   FOR EACH STATEMENT EXECUTE FUNCTION raise_revision('catalog');
+-- Not where the list price's own trigger appends: the change of the model raises the revision once, not per row.
 CREATE TRIGGER "model_prices_raise_revision" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON "model_prices"
-  FOR EACH STATEMENT EXECUTE FUNCTION raise_revision('catalog');
+  FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION raise_revision('catalog');
 CREATE TRIGGER "system_settings_raise_revision" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON "system_settings"
   FOR EACH STATEMENT EXECUTE FUNCTION raise_revision('catalog');
 CREATE TRIGGER "access_tokens_raise_revision" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON "access_tokens"

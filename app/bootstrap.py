@@ -1,0 +1,142 @@
+"""The composition root: the only place that builds concrete things, for the API, the workers and the seed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from app.access.authenticator import Authenticator
+from app.access.service import AccessService, AdminToken
+from app.api.services import ApiServices
+from app.catalog.service import CatalogService
+from app.catalog.snapshots import SnapshotHolder
+from app.config import Config
+from app.credentials.environment import EnvironmentCredentials
+from app.db.embedded import embedded_postgres
+from app.db.ids import new_id
+from app.db.listen import Listener
+from app.db.migrate import migrate
+from app.db.pool import Database
+from app.execution.executor import Executor
+from app.execution.finisher import Finisher
+from app.execution.leases import LeaseKeeper
+from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
+from app.providers.registry import ADAPTERS
+from app.providers.transport import Transport
+from app.requests.events import RequestEvents
+from app.requests.service import RequestService
+from app.settings.service import SettingsService
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a process needs to run calls. `listener` is not started yet: subscribe first."""
+
+    worker_id: str
+    database: Database
+    listener: Listener
+    snapshots: SnapshotHolder
+    executor: Executor
+    finisher: Finisher
+    leases: LeaseKeeper
+
+
+@asynccontextmanager
+async def open_dsn(config: Config) -> AsyncIterator[str]:
+    """The DSN of DATABASE_URL's server, else of the embedded one, which runs for as long as the block."""
+    if config.database_url is not None:
+        yield config.database_url.get_secret_value()
+    else:
+        async with embedded_postgres(config.data_dir) as dsn:
+            yield dsn
+
+
+@asynccontextmanager
+async def open_database(
+    config: Config, *, application_name: str = "tollgate", size: int | None = None, migrated: bool = True
+) -> AsyncIterator[Database]:
+    """A connected database, by default with its schema brought up to date."""
+    async with open_dsn(config) as dsn:
+        database = await Database.connect(
+            dsn, size=size or config.database_pool_size, application_name=application_name
+        )
+        try:
+            if migrated:
+                await migrate(database)
+            yield database
+        finally:
+            await database.close()
+
+
+async def ensure_admin_token(config: Config, database: Database) -> AdminToken:
+    """The first admin token: the preset one, else the one kept in the data directory, made where there is none."""
+    return await AccessService(database, Authenticator(database)).ensure_admin(config.admin_token, config.data_dir)
+
+
+@asynccontextmanager
+async def open_api(config: Config) -> AsyncIterator[ApiServices]:
+    """The services of the HTTP process, with its snapshot read and its listener connected."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(config, application_name="tollgate api"))
+        listener = Listener(database.dsn)
+        snapshots = SnapshotHolder(database)
+        snapshots.attach(listener)
+        stack.push_async_callback(snapshots.stop)
+        authenticator = Authenticator(database)
+        authenticator.attach(listener)
+        stack.push_async_callback(authenticator.stop)
+        events = RequestEvents(listener)
+        access = AccessService(database, authenticator)
+        await access.ensure_admin(config.admin_token, config.data_dir)
+        await listener.start()
+        stack.push_async_callback(listener.stop)
+        yield ApiServices(
+            config=config,
+            database=database,
+            listener=listener,
+            snapshots=snapshots,
+            authenticator=authenticator,
+            catalog=CatalogService(database, snapshots),
+            settings=SettingsService(database, snapshots),
+            access=access,
+            requests=RequestService(
+                database,
+                snapshots,
+                adapters=ADAPTERS,
+                default_max_output_tokens=config.default_max_output_tokens,
+            ),
+            request_events=events,
+        )
+
+
+@asynccontextmanager
+async def open_execution(config: Config) -> AsyncIterator[Execution]:
+    """What runs calls, in a worker process of its own."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(config, application_name="tollgate worker"))
+        listener = Listener(database.dsn)
+        snapshots = SnapshotHolder(database)
+        snapshots.attach(listener)
+        stack.push_async_callback(snapshots.stop)
+        transport = await stack.enter_async_context(Transport(max_connections=config.worker_concurrency))
+        emulator = EmulatorEndpoints(config.emulator_url) if config.emulator_url is not None else None
+        stack.push_async_callback(listener.stop)
+        yield Execution(
+            worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}",
+            database=database,
+            listener=listener,
+            snapshots=snapshots,
+            executor=Executor(
+                snapshots,
+                transport,
+                adapters=ADAPTERS,
+                credentials=emulator or EnvironmentCredentials(),
+                endpoints=emulator or CatalogEndpoints(),
+                call_timeout_seconds=config.call_timeout_seconds,
+            ),
+            finisher=Finisher(database),
+            leases=LeaseKeeper(database, lease_seconds=config.lease_seconds),
+        )

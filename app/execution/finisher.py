@@ -1,0 +1,101 @@
+"""Writes results in groups: while one transaction commits, what ends meanwhile gathers for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import asyncpg
+import structlog
+
+from app.db.pool import Database
+from app.requests import repository
+from app.requests.records import AttemptError, AttemptResult, ModelRequestStatus, Outcome
+
+MAX_GROUP: Final = 500
+_RETRY_SECONDS: Final = 0.2
+_MAX_RETRY_SECONDS: Final = 5.0
+
+_log = structlog.get_logger(__name__)
+
+_Waiting = tuple[AttemptResult, asyncio.Future[ModelRequestStatus | None]]
+
+
+class Finisher:
+    """One writer per process. A result is written once, or, where its lease was lost, not at all."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Waiting] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._write_groups(), name="finisher")
+
+    async def stop(self) -> None:
+        """To be called when nothing is waiting any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def finish(self, result: AttemptResult) -> ModelRequestStatus | None:
+        """The request's new status once it is committed; None where the lease was no longer held.
+
+        Waits as long as the database is away: the lease fences what comes too late.
+        """
+        future: asyncio.Future[ModelRequestStatus | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((result, future))
+        self._wake.set()
+        return await future
+
+    async def _write_groups(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
+                await self._write_until_done(group)
+
+    async def _write_until_done(self, group: list[_Waiting]) -> None:
+        delay = _RETRY_SECONDS
+        while True:
+            try:
+                statuses = await self._write([result for result, _ in group])
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+                if len(group) > 1:
+                    for one in group:
+                        await self._write_until_done([one])
+                    return
+                result, future = group[0]
+                _log.error("result_not_storable", request_id=result.request_id, error=str(error))
+                group = [(_unstorable(result, error), future)]
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.warning("finish_failed", requests=len(group), error=str(error), retry_seconds=delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _MAX_RETRY_SECONDS)
+            else:
+                for result, future in group:
+                    if not future.done():
+                        future.set_result(statuses.get(result.request_id))
+                return
+
+    async def _write(self, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:
+        async with self._database.transaction() as connection:
+            return await repository.finish_requests(connection, results)
+
+
+def _unstorable(result: AttemptResult, error: Exception) -> AttemptResult:
+    """The request must not stay open because its answer cannot be written; what it cost still can."""
+    return replace(
+        result,
+        outcome=Outcome.FAILED,
+        output=None,
+        output_text=None,
+        response_model=None,
+        provider_request_id=None,
+        finish_reason=None,
+        error=AttemptError("INVALID_RESPONSE", f"the answer cannot be stored: {type(error).__name__}", retryable=False),
+    )

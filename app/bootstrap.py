@@ -90,7 +90,6 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
         stack.push_async_callback(authenticator.stop)
         events = RequestEvents(listener)
         access = AccessService(database, authenticator)
-        await access.ensure_admin(config.admin_token, config.data_dir)
         await listener.start()
         stack.push_async_callback(listener.stop)
         yield ApiServices(

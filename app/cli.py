@@ -1,31 +1,42 @@
-"""The `tollgate` command. Commands of other packages come in by name, through entry points."""
+"""The `tollgate` command. Commands of other packages come in by name, through entry points.
+
+What a command needs is imported when it runs, so that `tollgate --help` answers at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.errors import TollgateError
 
+if TYPE_CHECKING:
+    from app.config import Config
+
 app = typer.Typer(
     name="tollgate",
     help="A self-hosted LLM catalog and execution plane: limits that hold, costs that are exact.",
+    epilog="Configured by the environment: TOLLGATE_HOST (127.0.0.1), TOLLGATE_PORT (8000), TOLLGATE_DATA_DIR "
+    "(.tollgate), TOLLGATE_ADMIN_TOKEN, DATABASE_URL (without it Tollgate runs a PostgreSQL of its own). "
+    "All variables: docs/operations.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
+tokens = typer.Typer(help="Create, list and revoke access tokens.", no_args_is_help=True)
+app.add_typer(tokens, name="token")
 
 
 def main() -> None:
     """Runs a command. An error that Tollgate knows ends it with one sentence on stderr and exit code 2."""
-    for entry_point in entry_points(group="tollgate.commands"):
-        app.command(entry_point.name)(entry_point.load())
+    _mount_commands()
     try:
         app()
     except TollgateError as error:
@@ -33,8 +44,161 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
-def run_async(main: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    asyncio.run(main())
+def _mount_commands() -> None:
+    from app.providers.emulator.command import emulate
+
+    for entry_point in entry_points(group="tollgate.commands"):
+        app.command(entry_point.name)(entry_point.load())
+    app.command("emulate")(emulate)
+
+
+def _configured() -> Config:
+    from app.config import Config
+    from app.logs import configure_logs
+
+    config = Config.load()
+    configure_logs(config)
+    return config
+
+
+@app.command()
+def run(
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="Send calls to the built-in provider emulator: no key is needed, nothing is charged."
+        ),
+    ] = False,
+) -> None:
+    """Run everything on this machine: database, migrations, first seed, API and one worker.
+
+    Without DATABASE_URL it runs a PostgreSQL of its own in TOLLGATE_DATA_DIR. Ctrl-C lets running calls end and stops
+    all of it; after a crash the next start recovers.
+    """
+    config = _configured()
+    import uvloop
+
+    from app.all_in_one import run_all
+
+    uvloop.run(run_all(config, demo=demo, tell=typer.echo))
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API only: GraphQL at /graphql, health at /healthz and /readyz, metrics at /metrics.
+
+    Start one on each machine that should answer clients, and `tollgate work` where calls should be run; they meet in
+    the database of DATABASE_URL.
+    """
+    config = _configured()
+    import uvloop
+
+    uvloop.run(_serve(config, typer.echo))
+
+
+async def _serve(config: Config, tell: Callable[[str], None]) -> None:
+    from app.bootstrap import ensure_admin_token, open_database
+    from app.serving import bind, serving, url_of
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    listener = bind(config)
+    try:
+        async with open_database(config, size=2) as database:
+            token = await ensure_admin_token(config, database)
+            async with serving(config, listener):
+                if token.token is not None:
+                    tell(f"Admin token (shown this once): {token.token}\nIt is kept in {token.path}")
+                tell(f"Tollgate serves at {url_of(listener)}")
+                await stop.wait()
+    finally:
+        listener.close()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date, and say what was applied. Safe to run from several machines at once."""
+    config = _configured()
+    asyncio.run(_migrate(config, typer.echo))
+
+
+async def _migrate(config: Config, tell: Callable[[str], None]) -> None:
+    from app.bootstrap import open_database
+    from app.db.migrate import migrate as apply
+
+    async with open_database(config, size=2, migrated=False) as database:
+        applied = await apply(database)
+    for name in applied:
+        tell(f"applied {name}")
+    tell("The schema is up to date.")
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(help="What it is for, such as the name of the program that will use it.")],
+    role: Annotated[
+        str, typer.Option(help="admin: everything. operator: submit requests, and read. reader: read.")
+    ] = "reader",
+    expires_in_days: Annotated[float | None, typer.Option(min=0.001, help="By default it does not expire.")] = None,
+) -> None:
+    """Create an access token and print it, this once: only its hash is stored."""
+    from app.access.records import AccessRole
+    from app.bootstrap import open_database
+
+    if role.upper() not in AccessRole.__members__:
+        raise typer.BadParameter(f"--role must be one of admin, operator, reader, not {role!r}")
+    expires_at = datetime.now(UTC) + timedelta(days=expires_in_days) if expires_in_days is not None else None
+
+    async def create(config: Config) -> str:
+        from app.access.service import AccessService
+
+        async with open_database(config, size=2) as database:
+            return (await AccessService(database).create(name, AccessRole[role.upper()], expires_at=expires_at)).token
+
+    typer.echo(asyncio.run(create(_configured())))
+
+
+@tokens.command("list")
+def list_tokens() -> None:
+    """List the access tokens: id, name, role, first characters, expiry and revocation."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from app.access.records import AccessToken
+    from app.bootstrap import open_database
+
+    async def read(config: Config) -> tuple[AccessToken, ...]:
+        from app.access.service import AccessService
+
+        async with open_database(config, size=2) as database:
+            return await AccessService(database).list()
+
+    table = Table("id", "name", "role", "token", "expires", "revoked")
+    for row in asyncio.run(read(_configured())):
+        table.add_row(
+            row.id,
+            row.name,
+            row.role.lower(),
+            f"{row.token_prefix}…",
+            row.expires_at.isoformat(timespec="seconds") if row.expires_at else "never",
+            row.revoked_at.isoformat(timespec="seconds") if row.revoked_at else "",
+        )
+    Console().print(table)
+
+
+@tokens.command("revoke")
+def revoke_token(id: Annotated[str, typer.Argument(help="The token's id, as `tollgate token list` shows it.")]) -> None:
+    """Revoke an access token, at once and in every process."""
+    from app.bootstrap import open_database
+
+    async def revoke(config: Config) -> str:
+        from app.access.service import AccessService
+
+        async with open_database(config, size=2) as database:
+            return (await AccessService(database).revoke(id)).name
+
+    typer.echo(f"revoked {asyncio.run(revoke(_configured()))}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ def seed(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written, row by row, and write nothing.")
     ] = False,
+    if_empty: Annotated[
+        bool, typer.Option("--if-empty", help="Do nothing where the catalog has a provider already.")
+    ] = False,
 ) -> None:
     """Fill the catalog with providers, models, prices and settings.
 
@@ -43,21 +46,25 @@ def seed(
 
     All that is known of:  tollgate seed --from genai-prices
     """
-    asyncio.run(_run(source, dry_run))
+    asyncio.run(_run(source, dry_run=dry_run, if_empty=if_empty))
 
 
-async def _run(source: SeedSource, dry_run: bool) -> None:
+async def _run(source: SeedSource, *, dry_run: bool, if_empty: bool) -> None:
     # Imported here, so that `tollgate --help` need not wait for it.
     from rich.console import Console
 
     from app import bootstrap
     from app.config import Config
     from seed import report
+    from seed.service import is_empty
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
     async with bootstrap.open_database(Config.load()) as database:
+        if if_empty and not await is_empty(database):
+            console.print("The catalog is not empty: nothing seeded.")
+            return
         plan = await _seed(database, source, dry_run, console)
     if dry_run:
         report.print_plan(console, plan)

@@ -26,11 +26,16 @@ async def seed_genai_prices(
     return await _seed(database, Source.GENAI_PRICES, items, dry_run, progress)
 
 
+async def is_empty(database: Database) -> bool:
+    """Whether the catalog has no provider at all."""
+    async with database.connection() as connection:
+        return not await repository.has_provider(connection)
+
+
 async def seed_if_empty(database: Database) -> Plan | None:
     """Seeds the reference where there is no provider at all; None where there is one. Several processes may try."""
-    async with database.connection() as connection:
-        if await repository.has_provider(connection):
-            return None
+    if not await is_empty(database):
+        return None
     async with database.transaction() as connection:
         await repository.lock(connection)
         if await repository.has_provider(connection):

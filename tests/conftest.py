@@ -26,12 +26,14 @@ pytest_plugins = ["tests.emulator"]
 
 # Names this run to its workers under pytest-xdist: a directory of its own for the lock and the server.
 _RUN_DIRECTORY = "TOLLGATE_TEST_RUN"
+_RUN_PID = "TOLLGATE_TEST_RUN_PID"
 _database_numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ[_RUN_DIRECTORY] = tempfile.mkdtemp(prefix="tollgate-test-")
+        os.environ[_RUN_PID] = str(os.getpid())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -56,7 +58,7 @@ def server_dsn() -> str:
     directory = Path(os.environ[_RUN_DIRECTORY])
     with _exclusively(directory):
         cluster = Cluster(directory)
-        cluster.start()
+        cluster.start(owner_pid=int(os.environ[_RUN_PID]))
     return cluster.dsn
 
 

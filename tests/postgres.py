@@ -26,6 +26,14 @@ _SETTINGS = {
 }
 
 
+# Ends the server of a run that was killed before it could.
+_WATCH = """
+while kill -0 "$1"; do sleep 1; done
+kill -QUIT "$(head -n 1 "$2/data/postmaster.pid")"
+rm -rf "$2"
+"""
+
+
 class Cluster:
     """The server of one run directory, whichever process started it; reached through a socket in that directory."""
 
@@ -39,8 +47,8 @@ class Cluster:
     def dsn(self) -> str:
         return f"postgresql://postgres@/postgres?host={self._directory}"
 
-    def start(self) -> None:
-        """Starts it unless it runs. Callers take turns."""
+    def start(self, owner_pid: int) -> None:
+        """Starts it unless it runs; it ends with the owner at the latest. Callers take turns."""
         if (self._data / "postmaster.pid").exists():
             return
         if self._user is not None:
@@ -50,6 +58,14 @@ class Cluster:
         options = [f"-c {name}={value}" for name, value in _SETTINGS.items()]
         options.append(f"-c unix_socket_directories={self._directory}")
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._directory / "log", "-o", " ".join(options))
+
+        subprocess.Popen(
+            ["sh", "-c", _WATCH, "sh", str(owner_pid), self._directory],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def stop(self) -> None:
         if (self._data / "postmaster.pid").exists():

@@ -49,6 +49,7 @@ class Authenticator:
         self._announced = 0
         self._reading = asyncio.Lock()
         self._following: asyncio.Task[None] | None = None
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def is_fresh(self) -> bool:
@@ -60,6 +61,14 @@ class Authenticator:
         self._listener = listener
         listener.subscribe(ACCESS, self._on_notice)
         listener.on_connect(self.refresh)
+
+    def on_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """`callback` is called whenever the tokens were read anew (a long connection then checks its token again).
+
+        The answer ends that.
+        """
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
 
     def authenticate_from_memory(self, token: str) -> Identity | None:
         """The fast path. None: memory cannot be trusted now, so await `authenticate`. Raises Unauthenticated."""
@@ -88,6 +97,8 @@ class Authenticator:
                 tokens = await repository.unrevoked_tokens(connection)
             self._known = {row.token_hash: _known(row) for row in tokens}
             self._revision = revision
+        for callback in tuple(self._callbacks):
+            callback()
 
     async def stop(self) -> None:
         if self._following is not None:

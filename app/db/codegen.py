@@ -7,15 +7,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from prisma.generator import BaseGenerator, Manifest
 from prisma.generator.models import DefaultData
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 from typing_extensions import override
 
+from app.db.prisma_document import SchemaData, SchemaDatamodel, SchemaEnum, SchemaField, SchemaModel
+
 ROWS = Path(__file__).with_name("rows.py")
+_GENERATOR = (Path(__file__), Path(__file__).with_name("prisma_document.py"))
 
 _PYTHON_TYPES = {
     "String": "str",
@@ -66,87 +66,6 @@ _RESERVED = frozenset(_RESERVED_WORDS.split())
 _LONGEST_NAME = 63
 
 
-class _Part(BaseModel):
-    """A part of the data model as the CLI sends it: what the toolkit's own classes leave out is kept."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class SchemaEnumValue(_Part):
-    name: str
-    db_name: str | None = None
-
-
-class SchemaEnum(_Part):
-    name: str
-    db_name: str | None = None
-    values: list[SchemaEnumValue]
-
-
-class SchemaField(_Part):
-    name: str
-    db_name: str | None = None
-    kind: str
-    type: str
-    is_list: bool
-    is_required: bool
-    default: Any = None
-    documentation: str | None = None
-    relation_from_fields: list[str] | None = None
-    relation_to_fields: list[str] | None = None
-    relation_on_delete: str | None = None
-
-    @property
-    def column(self) -> str:
-        return self.db_name or self.name
-
-
-class SchemaModel(_Part):
-    name: str
-    db_name: str | None = None
-    documentation: str | None = None
-    fields: list[SchemaField]
-
-    @property
-    def table(self) -> str:
-        return self.db_name or self.name
-
-    @property
-    def scalars(self) -> list[SchemaField]:
-        return [field for field in self.fields if field.kind in ("scalar", "enum")]
-
-    def columns_of(self, names: Sequence[str]) -> tuple[str, ...]:
-        by_name = {field.name: field.column for field in self.fields}
-        return tuple(by_name[name] for name in names)
-
-
-class SchemaIndexField(_Part):
-    name: str
-
-
-class SchemaIndex(_Part):
-    model: str
-    type: str
-    db_name: str | None = None
-    fields: list[SchemaIndexField]
-
-
-class SchemaDatamodel(_Part):
-    enums: list[SchemaEnum]
-    models: list[SchemaModel]
-    indexes: list[SchemaIndex]
-
-
-class SchemaDocument(_Part):
-    datamodel: SchemaDatamodel
-
-
-class SchemaData(DefaultData):
-    """Prisma's own check of the data, and the same document once more with columns' names and indexes."""
-
-    document: SchemaDocument = Field(validation_alias=AliasChoices("dmmf"))
-
-
 class RowsGenerator(BaseGenerator):
     @override
     def get_manifest(self) -> Manifest:
@@ -170,7 +89,7 @@ class RowsGenerator(BaseGenerator):
 def fingerprint(schema: str, body: str) -> str:
     """What the second line of rows.py says: its inputs and its own text, so that a stale or edited one is noticed."""
     digest = hashlib.sha256()
-    for text in (schema, Path(__file__).read_text(encoding="utf-8"), body):
+    for text in (schema, *(path.read_text(encoding="utf-8") for path in _GENERATOR), body):
         digest.update(hashlib.sha256(text.encode()).digest())
     return f"sha256 {digest.hexdigest()}"
 

@@ -208,7 +208,8 @@ async def test_row_classes_read_what_their_column_lists_select(database: Databas
         ),
         (
             "ALTER TABLE llm_models DROP CONSTRAINT llm_models_provider_id_fkey,"
-            " ADD CONSTRAINT llm_models_provider_id_fkey FOREIGN KEY (provider_id) REFERENCES llm_providers (id) ON UPDATE CASCADE",
+            " ADD CONSTRAINT llm_models_provider_id_fkey"
+            " FOREIGN KEY (provider_id) REFERENCES llm_providers (id) ON UPDATE CASCADE",
             test_foreign_keys_and_their_actions_are_those_of_the_schema,
         ),
         ("ALTER TYPE \"AccessRole\" ADD VALUE 'GUEST'", test_enums_and_their_values_are_those_of_the_schema),

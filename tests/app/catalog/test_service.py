@@ -41,8 +41,10 @@ async def submit(database: Database, model: LlmModel, status: str = "PENDING") -
     async with database.transaction() as connection:
         await connection.execute(
             """INSERT INTO model_requests (id, workspace_id, provider_id, model_id, model_ref, status, payload,
-                                           reserved_tokens)
-               VALUES (gen_random_uuid()::text, 'default', $1, $2, 'ref', $3::"ModelRequestStatus", '{}', 1)""",
+                                           reserved_tokens, lease_id, lease_expires_at)
+               SELECT gen_random_uuid()::text, 'default', $1, $2, 'ref', $3::text::"ModelRequestStatus", '{}', 1,
+                      CASE WHEN $3::text = 'PROCESSING' THEN 'lease' END,
+                      CASE WHEN $3::text = 'PROCESSING' THEN now() END""",
             model.provider_id,
             model.id,
             status,

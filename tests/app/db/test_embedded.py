@@ -33,9 +33,11 @@ from pathlib import Path
 from app.db.embedded import embedded_postgres
 
 async def main():
+    ended = asyncio.Event()
     async with embedded_postgres(Path(sys.argv[1])) as dsn:
         print(dsn, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        asyncio.get_running_loop().add_reader(0, ended.set)
+        await ended.wait()
 
 asyncio.run(main())
 """
@@ -276,7 +278,7 @@ async def test_interrupt_of_the_terminal_does_not_reach_the_server(data_dir: Pat
         before = await started_at(dsn)
         await user.dsn()
         os.killpg(user.process.pid, signal.SIGINT)
-        await user.process.wait()
+        await asyncio.wait_for(user.process.wait(), 30)
         assert await started_at(dsn) == before
 
 

@@ -101,12 +101,16 @@ async def test_connection_killed_by_the_server_is_replaced(database: Database, d
 
 
 @pytest.mark.parametrize(
-    "dsn",
-    ["postgresql://someone:s3cret@127.0.0.1:1/nothing", "postgresql://someone:s3cret@127.0.0.1:notaport/x", "nonsense"],
+    ("dsn", "sentence"),
+    [
+        ("postgresql://someone:s3cret@127.0.0.1:1/nothing", "the database does not answer: "),
+        ("postgresql://someone:s3cret@127.0.0.1:notaport/x", "DATABASE_URL is not a usable PostgreSQL URL: "),
+        ("s3cret nonsense", "DATABASE_URL is not a usable PostgreSQL URL: "),
+    ],
 )
-async def test_server_that_does_not_answer_is_one_clear_sentence_without_the_password(dsn: str) -> None:
+async def test_server_that_does_not_answer_is_one_clear_sentence_without_the_password(dsn: str, sentence: str) -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         await Database.connect(dsn)
-    assert caught.value.message.startswith("the database does not answer: ")
+    assert caught.value.message.startswith(sentence)
     assert "\n" not in caught.value.message
     assert "s3cret" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -200,24 +201,24 @@ async def test_change_of_the_catalog_raises_and_announces_its_revision(
 ) -> None:
     await add_model(connection, "m")
     before = await revision(connection, "catalog")
-    announced = await listen(database_dsn, "tollgate_catalog")
-    await connection.execute(change)
-    after = await revision(connection, "catalog")
-    assert after > before
-    heard = 0
-    while heard < after:
-        heard = int(await asyncio.wait_for(announced.get(), 10))
+    async with listening(database_dsn, "tollgate_catalog") as announced:
+        await connection.execute(change)
+        after = await revision(connection, "catalog")
+        assert after > before
+        heard = 0
+        while heard < after:
+            heard = int(await asyncio.wait_for(announced.get(), 10))
     assert heard == after
 
 
 async def test_change_of_access_raises_its_own_revision_only(connection: Connection, database_dsn: str) -> None:
     catalog, access = await revision(connection, "catalog"), await revision(connection, "access")
-    announced = await listen(database_dsn, "tollgate_access")
-    await connection.execute(
-        "INSERT INTO access_tokens (id, workspace_id, name, role, token_hash, token_prefix)"
-        " VALUES ('t', 'default', 't', 'ADMIN', 'hash', 'tg_')"
-    )
-    assert await asyncio.wait_for(announced.get(), 10) == str(access + 1)
+    async with listening(database_dsn, "tollgate_access") as announced:
+        await connection.execute(
+            "INSERT INTO access_tokens (id, workspace_id, name, role, token_hash, token_prefix)"
+            " VALUES ('t', 'default', 't', 'ADMIN', 'hash', 'tg_')"
+        )
+        assert await asyncio.wait_for(announced.get(), 10) == str(access + 1)
     assert await revision(connection, "access") == access + 1
     assert await revision(connection, "catalog") == catalog
 
@@ -231,8 +232,10 @@ async def test_change_that_is_rolled_back_leaves_the_revision(database: Database
     assert await revision(connection, "catalog") == before
 
 
-async def listen(dsn: str, channel: str) -> asyncio.Queue[str]:
+@asynccontextmanager
+async def listening(dsn: str, channel: str) -> AsyncIterator[asyncio.Queue[str]]:
     heard: asyncio.Queue[str] = asyncio.Queue()
-    listener = await asyncpg.connect(dsn)  # ends with its database, which is dropped by force
+    listener = await asyncpg.connect(dsn)
     await listener.add_listener(channel, lambda _connection, _pid, _channel, payload: heard.put_nowait(str(payload)))
-    return heard
+    yield heard
+    await listener.close()

@@ -1,0 +1,103 @@
+"""The HTTP server: bound first, so that a taken port is known before anything is started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from app.api.services import ApiServices
+from app.bootstrap import open_api
+from app.config import Config
+from app.errors import ConfigurationError
+
+_GRACE_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to whoever runs it, and says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(config: Config) -> socket.socket:
+    """A listening socket at TOLLGATE_HOST and TOLLGATE_PORT. Raises ConfigurationError where that cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit it: without it Nagle and delayed ACK hold back small answers.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"port {config.port} of {config.host} is in use: stop what uses it, or set TOLLGATE_PORT to another"
+            ) from None
+        raise ConfigurationError(
+            f"cannot listen on TOLLGATE_HOST {config.host!r}, TOLLGATE_PORT {config.port}: {error.strerror or error}"
+        ) from None
+    listener.set_inheritable(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - told apart, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None]:
+    """Serves the API for as long as the block; ready when it is entered. Raises DatabaseUnavailable and the like."""
+    # Imported here: building the GraphQL schema takes its time, and the caller may have other things started by then.
+    from app.main import create_app
+
+    async with open_api(config) as services:
+
+        @asynccontextmanager
+        async def ready() -> AsyncIterator[ApiServices]:
+            yield services
+
+        server = _Server(
+            uvicorn.Config(
+                create_app(ready),
+                loop="uvloop",
+                http="httptools",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+        task = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
+        try:
+            ready_or_not = asyncio.create_task(server.ready.wait())
+            await asyncio.wait({task, ready_or_not}, return_when=asyncio.FIRST_COMPLETED)
+            ready_or_not.cancel()
+            if task.done():
+                await task
+                raise ConfigurationError("the HTTP server did not start; see the log")
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.gather(task, return_exceptions=True)

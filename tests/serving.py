@@ -76,6 +76,7 @@ async def serve_api(dsn: str, data_dir: Path, **settings: Any) -> AsyncIterator[
     @asynccontextmanager
     async def open_services() -> AsyncIterator[ApiServices]:
         async with open_api(config) as services:
+            await services.access.ensure_admin(config.admin_token, data_dir)
             opened.append(services)
             yield services
 

@@ -61,8 +61,7 @@ class AccessService:
     ) -> CreatedToken:
         """Answers the token itself, this once. Raises ValidationError and NotFound."""
         name = _check_name(name)
-        if expires_at is not None and (expires_at.tzinfo is None or expires_at <= self._clock()):
-            raise ValidationError("expiresAt", expires_at.isoformat(), "a time to come, with its time zone")
+        expires_at = None if expires_at is None else _check_expiry(expires_at, self._clock())
         token = generate_token()
         try:
             async with self._changing() as connection:
@@ -79,7 +78,8 @@ class AccessService:
     async def revoke(self, id: str, *, workspace_id: str = DEFAULT_WORKSPACE) -> AccessToken:
         """From now on no process accepts it. Revoking once more changes nothing. Raises NotFound."""
         async with self._changing() as connection:
-            row = await repository.revoke(connection, id, workspace_id)
+            # PostgreSQL refuses some characters (U+0000) in any text; no id has them.
+            row = await repository.revoke(connection, id, workspace_id) if id.isprintable() else None
             if row is None:
                 raise NotFound("AccessToken", id, path=("id",))
         return row
@@ -152,6 +152,17 @@ async def _insert(
         token_prefix=token_prefix(token),
         expires_at=expires_at,
     )
+
+
+def _check_expiry(expires_at: datetime, now: datetime) -> datetime:
+    bound = "a time to come, with its time zone"
+    try:
+        instant = expires_at.astimezone(UTC)
+    except OverflowError:
+        raise ValidationError("expiresAt", expires_at.isoformat(), bound) from None
+    if expires_at.tzinfo is None or instant <= now:
+        raise ValidationError("expiresAt", expires_at.isoformat(), bound)
+    return instant
 
 
 def _check_name(name: str) -> str:

@@ -12,6 +12,8 @@ from graphql import (
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
+    StringValueNode,
+    ValidationRule,
     parse,
     specified_rules,
     validate,
@@ -47,6 +49,14 @@ class RequestErrors(Exception):
         self.errors = errors
 
 
+class NoNullCharacters(ValidationRule):
+    """Refuses U+0000 in strings: no text in the database can hold it."""
+
+    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
+        if "\0" in node.value:
+            self.report_error(GraphQLError("a string cannot hold U+0000", node))
+
+
 class Documents:
     """Raises RequestErrors for a text that is not a valid document within the limits."""
 
@@ -54,7 +64,9 @@ class Documents:
         self._schema = schema
         self._limits = limits
         self.hide_suggestions = not introspection
-        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._rules = (*specified_rules, NoNullCharacters)
+        if not introspection:
+            self._rules = (*self._rules, NoSchemaIntrospectionCustomRule)
         self._cache: LruCache[str, dict[str | None, Operation]] = LruCache(cache_bytes)
 
     def operation(self, text: str, name: str | None) -> Operation:

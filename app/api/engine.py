@@ -60,6 +60,8 @@ class Engine:
         cost = operation.cost.evaluate(params.variables) - 1
         if cost > self._complexity:
             raise RequestErrors([refuse("complexity", cost, self._complexity)])
+        if _has_null_character(params.variables):
+            raise RequestErrors([request_error("a string in the variables cannot hold U+0000", "BAD_USER_INPUT")])
         variables = get_variable_values(
             self._core,
             operation.node.variable_definitions or (),
@@ -142,3 +144,19 @@ def _outcome(result: ExecutionResult) -> Outcome:
     if result.data is None and all(error.path is None for error in errors):
         return Outcome({"errors": format_errors(errors)}, is_request_error=True)
     return Outcome({"errors": format_errors(errors), "data": result.data})
+
+
+def _has_null_character(value: Any) -> bool:
+    """Whether a string in it holds U+0000, which no text in the database can."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                return True
+        elif isinstance(item, dict):
+            waiting.extend(item)
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return False

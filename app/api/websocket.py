@@ -1,7 +1,8 @@
 """GraphQL over websocket by the graphql-transport-ws protocol, authenticated like HTTP.
 
 The token comes in the Authorization header of the upgrade or, as browsers cannot set one, in the payload of
-connection_init: {"Authorization": "Bearer ..."}. It is checked again before each operation and each result.
+connection_init: {"Authorization": "Bearer ..."}. It is checked again before each operation and each result, and
+whenever the tokens change.
 """
 
 from __future__ import annotations
@@ -58,7 +59,12 @@ class GraphQLWebSocket:
             return
         await websocket.accept(subprotocol=PROTOCOL)
         connection = _Connection(websocket, self._services, authorization, self._services.config.max_body_bytes)
-        await _Handler(self._engine, connection).handle()
+        revoking = asyncio.create_task(connection.close_when_revoked(), name="websocket revocation")
+        try:
+            await _Handler(self._engine, connection).handle()
+        finally:
+            revoking.cancel()
+            await asyncio.gather(revoking, return_exceptions=True)
 
 
 async def _deny(websocket: WebSocket, error: Unauthenticated) -> None:
@@ -83,6 +89,21 @@ class _Connection:
     async def identity(self) -> Identity:
         """Raises Unauthenticated: also where the token has expired or was revoked since."""
         return await authenticate(self.services.authenticator, self._authorization.encode("latin-1", "replace"))
+
+    async def close_when_revoked(self) -> None:
+        """Returns when the connection has been closed since its token, good until then, was revoked."""
+        changed = asyncio.Event()
+        forget = self.services.authenticator.on_change(changed.set)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                if self._authorization:
+                    await self.identity()
+        except Unauthenticated as error:
+            await self.close(4403, error.message)
+        finally:
+            forget()
 
     async def on_ws_connect(self, _context: object) -> UnsetType:
         if not self._authorization:

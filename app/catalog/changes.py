@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from app.catalog import validation
 from app.catalog.records import UNSET, CreateModel, CreateProvider, LlmModelStatus, UpdateModel, UpdateProvider
+from app.errors import ValidationError
 
 Check = Callable[[Any], Any]
 
@@ -35,6 +36,17 @@ _MODEL: Final[Mapping[str, Check]] = {
     "status": lambda value: value,
     "is_default": bool,
 }
+_NULLABLE: Final = frozenset(
+    (
+        "base_url",
+        "tokens_per_minute",
+        "cost_input_per_million",
+        "cost_output_per_million",
+        "description",
+        "context_window",
+        "max_output_tokens",
+    )
+)
 
 
 def provider_values(change: CreateProvider | UpdateProvider) -> dict[str, Any]:
@@ -51,5 +63,15 @@ def model_values(change: CreateModel | UpdateModel) -> dict[str, Any]:
 
 
 def _checked(change: Any, checks: Mapping[str, Check]) -> dict[str, Any]:
-    given = ((item.name, getattr(change, item.name)) for item in fields(change))
-    return {name: checks[name](value) for name, value in given if value is not UNSET}
+    given = {item.name: getattr(change, item.name) for item in fields(change)}
+    values = {name: value for name, value in given.items() if value is not UNSET}
+    for name, value in values.items():
+        if value is None and name not in _NULLABLE:
+            raise ValidationError(_as_written(name), None, "given, or left out where it is to stay as it is")
+    return {name: checks[name](value) for name, value in values.items()}
+
+
+def _as_written(name: str) -> str:
+    """The field's name in the API: "display_name" is "displayName" there."""
+    first, *rest = name.split("_")
+    return first + "".join(part.title() for part in rest)

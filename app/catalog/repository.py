@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 from app.catalog.records import LlmModel, LlmProvider, ModelPrice, SystemSetting
 from app.catalog.snapshot import Snapshot
@@ -16,7 +16,22 @@ from app.db.rows import (
     TABLES,
 )
 
-_UNFINISHED = "status IN ('PENDING', 'PROCESSING')"
+LLM_PROVIDERS: Final = f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers"
+LLM_MODELS: Final = f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models"
+MODEL_PRICES: Final = f"SELECT {MODEL_PRICE_COLUMNS} FROM model_prices"
+SYSTEM_SETTINGS: Final = f"SELECT {SYSTEM_SETTING_COLUMNS} FROM system_settings"
+
+_UNFINISHED: Final = "status IN ('PENDING', 'PROCESSING')"
+# Transaction ids in rows have 32 bits and are compared by their distance, which must stay well below 2**31.
+_MAX_AGE: Final = 2**30
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_Identified)
 
 
 async def lock_catalog(connection: Connection) -> None:
@@ -29,20 +44,51 @@ async def read_revision(connection: Connection) -> int:
     return number
 
 
-async def load_snapshot(connection: Connection) -> Snapshot:
-    """To be called in a REPEATABLE READ transaction, so that rows and revision belong together."""
-    revision = await read_revision(connection)
-    providers = await connection.fetch(f"SELECT {LLM_PROVIDER_COLUMNS} FROM llm_providers")
-    models = await connection.fetch(f"SELECT {LLM_MODEL_COLUMNS} FROM llm_models")
-    prices = await connection.fetch(f"SELECT {MODEL_PRICE_COLUMNS} FROM model_prices")
-    settings = await connection.fetch(f"SELECT {SYSTEM_SETTING_COLUMNS} FROM system_settings")
-    return Snapshot(
-        revision,
-        map(LlmProvider.from_record, providers),
-        map(LlmModel.from_record, models),
-        map(ModelPrice.from_record, prices),
-        map(SystemSetting.from_record, settings),
+async def load_snapshot(connection: Connection, previous: Snapshot | None = None) -> Snapshot:
+    """To be called in a REPEATABLE READ transaction, so that rows and revision belong together.
+
+    With a `previous` snapshot of the same database, only what was written since is read.
+    """
+    head = await connection.fetchrow(
+        """SELECT number, pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS horizon,
+                  (SELECT count(*) FROM llm_providers) AS providers, (SELECT count(*) FROM llm_models) AS models,
+                  (SELECT count(*) FROM model_prices) AS prices, (SELECT count(*) FROM system_settings) AS settings
+             FROM revisions WHERE subject = 'catalog'"""
     )
+    assert head is not None
+    horizon = head["horizon"]
+    known = Snapshot(0)
+    since = None
+    if previous is not None and 0 <= horizon - previous.horizon < _MAX_AGE:
+        known, since = previous, previous.horizon
+    return Snapshot(
+        head["number"],
+        await _load(connection, since, LLM_PROVIDERS, LlmProvider.from_record, known.providers, head["providers"]),
+        await _load(connection, since, LLM_MODELS, LlmModel.from_record, known.models, head["models"]),
+        await _load(connection, since, MODEL_PRICES, ModelPrice.from_record, known.prices, head["prices"]),
+        await _load(connection, since, SYSTEM_SETTINGS, SystemSetting.from_record, known.settings, head["settings"]),
+        horizon=horizon,
+    )
+
+
+async def _load(
+    connection: Connection,
+    since: int | None,
+    selection: str,
+    read: Callable[[Any], _Row],
+    known: Iterable[_Row],
+    count: int,
+) -> Iterable[_Row]:
+    if since is not None:
+        # A row that the known ones may lack was written by a transaction that was under way when they were read, or
+        # by a later one: by none older than the horizon of then. A subtransaction's id is above its parent's.
+        written = await connection.fetch(f"{selection} WHERE age(xmin) <= age($1::text::xid)", str(since % 2**32))
+        rows = {row.id: row for row in known}
+        rows.update((record["id"], read(record)) for record in written)
+        # Every row there is among these now; as many as there are, and none of them was deleted.
+        if len(rows) == count:
+            return rows.values()
+    return [read(record) for record in await connection.fetch(selection)]
 
 
 async def lock_provider(connection: Connection, id: str, workspace_id: str) -> LlmProvider | None:

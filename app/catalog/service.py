@@ -146,7 +146,7 @@ class CatalogService:
 
 
 async def _locked_provider(connection: Connection, id: str, workspace_id: str, field: str = "id") -> LlmProvider:
-    provider = await repository.lock_provider(connection, id, workspace_id)
+    provider = await repository.lock_provider(connection, id, workspace_id) if id.isprintable() else None
     if provider is None:
         raise NotFound("LlmProvider", id, path=(field,))
     return provider
@@ -154,7 +154,8 @@ async def _locked_provider(connection: Connection, id: str, workspace_id: str, f
 
 async def _locked_model(connection: Connection, id: str, workspace_id: str) -> tuple[LlmProvider, LlmModel]:
     """The provider's row is locked first, and the model read after: what is decided on it holds until commit."""
-    model = await repository.find_model(connection, id, workspace_id)
+    # PostgreSQL refuses some characters (U+0000) in any text; no id has them.
+    model = await repository.find_model(connection, id, workspace_id) if id.isprintable() else None
     if model is None:
         raise NotFound("LlmModel", id, path=("id",))
     provider = await _locked_provider(connection, model.provider_id, workspace_id)

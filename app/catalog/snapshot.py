@@ -42,7 +42,9 @@ class Snapshot:
         "_providers",
         "_providers_by_name",
         "_settings",
+        "horizon",
         "models",
+        "prices",
         "providers",
         "revision",
         "settings",
@@ -55,8 +57,12 @@ class Snapshot:
         models: Iterable[LlmModel] = (),
         prices: Iterable[ModelPrice] = (),
         settings: Iterable[SystemSetting] = (),
+        *,
+        horizon: int = 0,
     ) -> None:
+        """`horizon` is the oldest transaction that was under way when it was read: later reads begin there."""
         self.revision = revision
+        self.horizon = horizon
         self.providers = tuple(sorted(providers, key=attrgetter("name", "id")))
         self._providers = {provider.id: provider for provider in self.providers}
         self._providers_by_name = {(provider.workspace_id, provider.name): provider for provider in self.providers}
@@ -71,8 +77,9 @@ class Snapshot:
         self._models = {model.id: model for model in self.models}
         self._models_by_key = {(model.provider_id, model.model_id): model for model in self.models}
 
+        self.prices = tuple(prices)
         dated: defaultdict[tuple[str, UsageUnit], list[ModelPrice]] = defaultdict(list)
-        for price in prices:
+        for price in self.prices:
             dated[price.model_id, price.unit].append(price)
         self._prices = {key: tuple(sorted(group, key=attrgetter("effective_at"))) for key, group in dated.items()}
         self.settings = tuple(sorted(settings, key=attrgetter("key")))
@@ -145,11 +152,9 @@ class Snapshot:
 
     def derived(self, key: Hashable, build: Callable[[], T]) -> T:
         """What `build` made for `key` the first time: selections and indexes that only this revision determines."""
-        try:
-            known: T = self._derived[key]
-            return known
-        except KeyError:
-            if len(self._derived) >= _MAX_DERIVED:
-                self._derived.clear()
-            value = self._derived[key] = build()
-            return value
+        value: T = self._derived.pop(key) if key in self._derived else build()
+        if len(self._derived) >= _MAX_DERIVED:
+            del self._derived[next(iter(self._derived))]
+        # Last now, so that the first is the one that was not asked for the longest.
+        self._derived[key] = value
+        return value

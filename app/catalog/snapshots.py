@@ -30,6 +30,7 @@ class SnapshotHolder:
         self._database = database
         self._poll_seconds = poll_seconds
         self._current: Snapshot | None = None
+        self._basis: Snapshot | None = None
         self._listener: Listener | None = None
         self._announced = 0
         self._loading: asyncio.Task[None] | None = None
@@ -82,7 +83,8 @@ class SnapshotHolder:
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            loaded = await repository.load_snapshot(connection)
+            loaded = await repository.load_snapshot(connection, self._basis)
+        self._basis = loaded
         if self._current is not None and loaded.revision <= self._current.revision:
             return
         self._current = loaded
@@ -105,6 +107,8 @@ class SnapshotHolder:
             _log.warning("catalog_refresh_failed", error=str(error), retry_seconds=self._poll_seconds)
 
     async def _on_connect(self) -> None:
+        # It may be another server now, restored from a copy: what was read before is no basis for what comes.
+        self._basis = None
         await self.refresh()
         if self._polling is None:
             self._polling = asyncio.create_task(self._poll(), name="catalog poll")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from app.db.rows import LedgerEntry, ModelRequest, ModelRequestStatus, RequestAttempt, RequestAttemptStatus
 from app.prices.records import CostReceipt, Usage
@@ -42,9 +42,8 @@ class SubmitRequest:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRequest:
-    """A row to insert: a submission that was found valid."""
+class NewRequest(NamedTuple):
+    """A row to insert, its columns in the order of the statement: a submission that was found valid."""
 
     id: str
     workspace_id: str

@@ -39,29 +39,9 @@ async def insert_requests(connection: Connection, requests: Sequence[NewRequest]
         )
         SELECT id FROM inserted WHERE (SELECT count(*) FROM announced) >= 0
         """,
-        *zip(*map(_insert_values, requests), strict=True),
+        *zip(*requests, strict=True),
     )
     return {row["id"] for row in rows}
-
-
-def _insert_values(request: NewRequest) -> tuple[Any, ...]:
-    return (
-        request.id,
-        request.workspace_id,
-        request.provider_id,
-        request.model_id,
-        request.model_ref,
-        request.priority,
-        request.idempotency_key,
-        request.request_digest,
-        request.deadline,
-        request.payload,
-        request.parameters,
-        request.metadata,
-        request.reserved_tokens,
-        request.max_attempts,
-        request.created_by,
-    )
 
 
 async def finish_requests(connection: Connection, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:

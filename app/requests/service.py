@@ -76,7 +76,15 @@ class RequestService:
         if not 1 <= len(submissions) <= MAX_BATCH:
             raise ValidationError("inputs", f"{len(submissions)} requests", f"between 1 and {MAX_BATCH} requests")
         now = datetime.now(UTC)
-        requests = [self._prepare(submission, workspace_id, created_by, now) for submission in submissions]
+        snapshot = self._snapshots.current
+        models = {
+            name: self._usable_model(snapshot, name, workspace_id)
+            for name in dict.fromkeys(submission.model for submission in submissions)
+        }
+        requests = [
+            self._prepare(submission, *models[submission.model], snapshot, workspace_id, created_by, now)
+            for submission in submissions
+        ]
         try:
             async with self._database.transaction() as connection:
                 inserted = await repository.insert_requests(connection, requests)
@@ -133,10 +141,15 @@ class RequestService:
             return await repository.ledger_entries_of(connection, request_ids)
 
     def _prepare(
-        self, submission: SubmitRequest, workspace_id: str, created_by: str | None, now: datetime
+        self,
+        submission: SubmitRequest,
+        model: LlmModel,
+        provider: LlmProvider,
+        snapshot: Snapshot,
+        workspace_id: str,
+        created_by: str | None,
+        now: datetime,
     ) -> NewRequest:
-        snapshot = self._snapshots.current
-        model, provider = self._usable_model(snapshot, submission.model, workspace_id)
         payload = validate_submission(submission, model, now=now)
         reserved = self._reserve(submission, payload, model, provider)
         return NewRequest(

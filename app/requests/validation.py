@@ -20,7 +20,7 @@ MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_OUTPUT_TOKENS: Final = 10_000_000
 ROLES: Final = ("system", "user", "assistant", "tool")
 
-_RESERVED_PARAMETERS: Final = ("model", "messages", "input", "stream", "stream_options")
+_RESERVED_PARAMETERS: Final = frozenset({"model", "messages", "input", "stream", "stream_options"})
 _TEXT_TYPES: Final = (LlmModelType.TEXT, LlmModelType.CODE)
 _NUMBER_BOUNDS: Final = {
     "temperature": (0, 2),
@@ -72,25 +72,30 @@ def _parameters(parameters: Mapping[str, Any], model: LlmModel) -> None:
     if not isinstance(parameters, dict):
         raise ValidationError("parameters", parameters, "an object")
     _bounded_json("parameters", parameters, MAX_PAYLOAD_BYTES)
-    for name in _RESERVED_PARAMETERS:
-        if name in parameters:
-            raise ValidationError(f"parameters.{name}", parameters[name], "left out: it is set by the request itself")
-    for name, (low, high) in _NUMBER_BOUNDS.items():
-        value = parameters.get(name)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high
-        ):
-            raise ValidationError(f"parameters.{name}", value, f"a number between {low} and {high}")
-    for name, (low, high) in _COUNT_BOUNDS.items():
-        value = parameters.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-            raise ValidationError(f"parameters.{name}", value, f"a whole number between {low} and {high}")
+    for name, value in parameters.items():
+        if name in _RESERVED_PARAMETERS:
+            raise ValidationError(f"parameters.{name}", value, "left out: it is set by the request itself")
+        if value is not None:
+            _bounded_parameter(name, value)
+    if model.max_output_tokens is None:
+        return
     for name in MAX_OUTPUT_PARAMETERS:
         value = parameters.get(name)
-        if value is not None and model.max_output_tokens is not None and value > model.max_output_tokens:
+        if value is not None and value > model.max_output_tokens:
             raise ValidationError(
                 f"parameters.{name}", value, f"at most {model.max_output_tokens}, the model's maximum"
             )
+
+
+def _bounded_parameter(name: str, value: Any) -> None:
+    if (bounds := _NUMBER_BOUNDS.get(name)) is not None:
+        low, high = bounds
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValidationError(f"parameters.{name}", value, f"a number between {low} and {high}")
+    elif (counts := _COUNT_BOUNDS.get(name)) is not None:
+        low, high = counts
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValidationError(f"parameters.{name}", value, f"a whole number between {low} and {high}")
 
 
 def _bounded_json(field: str, value: Any, limit: int) -> None:

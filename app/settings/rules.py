@@ -27,8 +27,13 @@ class InfraModelName(NamedTuple):
     model_id: str
 
 
+def is_key(text: str) -> bool:
+    return _KEY.fullmatch(text) is not None and text != INFRA_MODEL_PREFIX
+
+
 def check_key(key: str) -> str:
-    if not _KEY.fullmatch(key) or key == INFRA_MODEL_PREFIX:
+    """Raises ValidationError."""
+    if not is_key(key):
         raise ValidationError(
             "key", key, f'1 to {MAX_KEY} of a-z, 0-9, "_", "." and "-", beginning with a letter (infra_model_<task>)'
         )

@@ -44,7 +44,7 @@ class SettingsService:
         """Raises NotFound."""
         async with self._database.transaction() as connection:
             await catalog.lock_catalog(connection)
-            setting = await repository.delete(connection, key)
+            setting = await repository.delete(connection, key) if rules.is_key(key) else None
             if setting is None:
                 raise NotFound("SystemSetting", key, path=("key",))
             revision = await catalog.read_revision(connection)

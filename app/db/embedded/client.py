@@ -17,7 +17,7 @@ from app.db.embedded.place import prepare_home, socket_directory
 from app.errors import ConfigurationError, DatabaseUnavailable
 
 _logger = logging.getLogger(__name__)
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0  # recovery after a crash under load can take a while, and must not be begun over and over
 _STOP_SECONDS = 90.0
 _LOG_BYTES = 4 * 1024 * 1024
 
@@ -34,7 +34,11 @@ async def embedded_postgres(data_dir: Path, *, settings: Mapping[str, str] | Non
     if sys.platform == "win32":
         raise ConfigurationError("the embedded PostgreSQL needs Linux or macOS; set DATABASE_URL")
     hold = _Hold(prepare_home(data_dir), dict(settings or {}))
-    dsn = await hold.join()
+    try:
+        dsn = await hold.join()
+    except BaseException:
+        hold.drop()
+        raise
     keeper = asyncio.create_task(hold.keep())
     try:
         yield dsn
@@ -86,6 +90,11 @@ class _Hold:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
 
+    def drop(self) -> None:
+        """As if this process had died: a supervisor without users stops by itself."""
+        if self._stream is not None:
+            self._stream[1].close()
+
     async def leave(self) -> None:
         """Says goodbye and waits for the answer, which comes at once unless this was the last user."""
         if self._stream is None:
@@ -105,7 +114,7 @@ class _Hold:
             kind = ConfigurationError if answer.get("code") == ConfigurationError.code else DatabaseUnavailable
             raise kind(error)
         if notice := answer.get("notice"):
-            _logger.info("%s", notice)
+            _logger.warning("%s", notice)
         assert dsn is not None
         return dsn
 
@@ -133,6 +142,8 @@ class _Hold:
     async def _start(self, lifetime: int) -> Stream:
         """Starts a supervisor that inherits its lock, the socket that users connect to, and this user's connection."""
         mine, its = socket.socketpair()
+        stream = await asyncio.open_unix_connection(sock=mine)
+        self._stream = stream
         with its, self._open_door() as door:
             log = self._open_log()
             try:
@@ -150,7 +161,7 @@ class _Hold:
             finally:
                 os.close(log)
             await process.wait()
-        return await asyncio.open_unix_connection(sock=mine)
+        return stream
 
     def _open_door(self) -> socket.socket:
         door = socket.socket(socket.AF_UNIX)

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from app.db.embedded.locks import open_private
 from app.db.embedded.place import SOCKET_NAME, Place
@@ -55,7 +56,7 @@ def dsn(place: Place) -> str:
     except OSError as error:
         raise ConfigurationError(f"the database's password in {password} cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor) as file:
-        return f"postgresql://{NAME}:{file.read().strip()}@/{NAME}?host={place.sockets}&port=5432"
+        return f"postgresql://{NAME}:{file.read().strip()}@/{NAME}?host={quote(str(place.sockets))}&port=5432"
 
 
 async def ensure(place: Place, lock: int) -> None:

@@ -70,9 +70,9 @@ class Place:
 
 def prepare_home(data_dir: Path) -> Path:
     """Makes the directory that the locks live in. Raises ConfigurationError where it cannot be written."""
-    home = data_dir.absolute() / "postgres"
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
+        home = data_dir.resolve() / "postgres"  # by whichever way one comes, the sockets' place follows from its name
         if not home.exists():
             home.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0:

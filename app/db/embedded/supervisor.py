@@ -59,6 +59,9 @@ class Supervisor:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Stands for one user, who is there as long as the connection is."""
+        if self._deserted.is_set():  # too late: the stop has begun
+            writer.close()
+            return
         self._users.add(writer)
         gone = asyncio.create_task(_ended(reader))
         ready = asyncio.create_task(self._wait_until_ready())

@@ -6,7 +6,7 @@ import asyncio
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import asyncpg
@@ -191,6 +191,8 @@ async def test_tokens_are_listed_with_the_revoked_and_revoked_once(database: Dat
     assert await service.list() == (revoked, second)
     with pytest.raises(NotFound):
         await service.revoke("none")
+    with pytest.raises(NotFound):
+        await service.revoke("\x00")
 
 
 async def test_a_token_out_of_bounds_is_refused(database: Database) -> None:
@@ -198,8 +200,10 @@ async def test_a_token_out_of_bounds_is_refused(database: Database) -> None:
     for name in ("", " ", "x" * 101, "a\x00b"):
         with pytest.raises(ValidationError, match="name must be"):
             await service.create(name, AccessRole.READER)
-    with pytest.raises(ValidationError, match="expiresAt"):
-        await service.create("late", AccessRole.READER, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    west = timezone(timedelta(hours=-12))
+    for expires_at in (datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1), datetime.max.replace(tzinfo=west)):  # noqa: DTZ001 - what is refused
+        with pytest.raises(ValidationError, match="expiresAt"):
+            await service.create("late", AccessRole.READER, expires_at=expires_at)
     with pytest.raises(NotFound):
         await service.create("ci", AccessRole.READER, workspace_id="nowhere")
     assert await service.list() == ()

@@ -112,6 +112,16 @@ async def test_a_provider_out_of_bounds_is_refused_by_field_name(
     assert (await snapshots.refresh()).providers == ()
 
 
+@pytest.mark.parametrize("name", ["display_name", "adapter", "is_enabled", "requests_per_minute"])
+async def test_null_does_not_clear_what_has_to_be_there(
+    catalog: CatalogService, openai: LlmProvider, snapshots: SnapshotHolder, name: str
+) -> None:
+    fields: dict[str, Any] = {name: None}
+    with pytest.raises(ValidationError):
+        await catalog.update_provider(openai.id, UpdateProvider(**fields))
+    assert (await snapshots.refresh()).provider(openai.id) == openai
+
+
 async def test_credentials_in_a_base_url_are_refused_and_not_repeated(catalog: CatalogService) -> None:
     with pytest.raises(ValidationError, match="baseUrl") as caught:
         await catalog.create_provider(
@@ -144,6 +154,8 @@ async def test_one_name_may_be_used_in_each_workspace(
     [
         lambda catalog: catalog.update_provider("none", UpdateProvider(is_enabled=False)),
         lambda catalog: catalog.delete_provider("none"),
+        lambda catalog: catalog.delete_provider("\x00"),
+        lambda catalog: catalog.delete_model("\ud800"),
         lambda catalog: catalog.create_model(CreateModel(provider_id="none", model_id="m", display_name="M")),
         lambda catalog: catalog.update_model("none", UpdateModel(display_name="M")),
         lambda catalog: catalog.deprecate_model("none"),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 
-from app.catalog.records import CreateProvider, UpdateProvider
+from app.catalog import repository
+from app.catalog.records import CreateModel, CreateProvider, UpdateModel, UpdateProvider
 from app.catalog.service import CatalogService
 from app.catalog.snapshot import Snapshot
 from app.catalog.snapshots import SnapshotHolder
 from app.db.listen import Listener
 from app.db.pool import Database
 from app.errors import DatabaseUnavailable
+from app.settings.service import SettingsService
 
 
 @asynccontextmanager
@@ -150,6 +152,60 @@ async def test_each_change_reads_its_own_write_under_load(database: Database, ca
 
     await asyncio.gather(*(create_and_read(number) for number in range(40)))
     assert len(catalog._snapshots.current.providers) == 40
+
+
+def contents(snapshot: Snapshot) -> tuple[object, ...]:
+    prices = {price.id: price for price in snapshot.prices}
+    return snapshot.revision, snapshot.providers, snapshot.models, prices, snapshot.settings
+
+
+async def full(database: Database) -> Snapshot:
+    async with (
+        database.connection() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        return await repository.load_snapshot(connection)
+
+
+async def test_a_reload_of_what_was_written_since_equals_a_full_one(
+    database: Database, catalog: CatalogService, snapshots: SnapshotHolder
+) -> None:
+    providers = [await catalog.create_provider(CreateProvider(name=f"p{n}", display_name="P")) for n in range(3)]
+    models = [
+        await catalog.create_model(CreateModel(provider_id=providers[n % 3].id, model_id=f"m{n}", display_name="M"))
+        for n in range(9)
+    ]
+    changes: list[Callable[[], Awaitable[object]]] = [
+        lambda: catalog.update_model(models[0].id, UpdateModel(cost_input_per_million="1.5")),
+        lambda: catalog.set_default_model(models[1].id),
+        lambda: catalog.set_default_model(models[4].id),
+        lambda: catalog.delete_model(models[2].id),
+        lambda: catalog.delete_provider(providers[0].id),
+        lambda: catalog.create_provider(CreateProvider(name="p0", display_name="Again")),
+        lambda: SettingsService(database, snapshots).set("a", 1),
+        lambda: SettingsService(database, snapshots).delete("a"),
+    ]
+    for change in changes:
+        await change()
+        assert contents(snapshots.current) == contents(await full(database))
+
+
+async def test_what_was_under_way_while_reading_is_read_when_it_is_committed(
+    database: Database, snapshots: SnapshotHolder
+) -> None:
+    insert = """INSERT INTO llm_providers (id, workspace_id, name, display_name, updated_at)
+                VALUES ($1, 'default', $1, 'P', now())"""
+    async with database.transaction() as connection:
+        await connection.execute(insert, "outer")
+        async with connection.transaction():
+            await connection.execute(insert, "inner")
+        async with database.connection() as other:
+            # Raises the newest transaction id beyond that of the subtransaction.
+            await other.execute("UPDATE workspaces SET updated_at = now()")
+        holder = SnapshotHolder(database)
+        assert (await holder.refresh()).providers == ()
+    assert [provider.name for provider in (await holder.refresh()).providers] == ["inner", "outer"]
+    assert contents(holder.current) == contents(await full(database))
 
 
 async def test_a_notice_of_a_revision_that_never_was_does_no_harm(database: Database, database_dsn: str) -> None:

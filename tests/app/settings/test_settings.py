@@ -56,6 +56,8 @@ async def test_setting_a_key_again_replaces_its_value(tollgate: Fixture) -> None
     assert tollgate.settings.get("a") is None
     with pytest.raises(NotFound):
         await tollgate.settings.delete("a")
+    with pytest.raises(NotFound):
+        await tollgate.settings.delete("\x00")
 
 
 @pytest.mark.parametrize("key", ["", "A", "1a", "a b", "a" * 101, "infra_model_"])

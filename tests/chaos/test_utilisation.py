@@ -1,0 +1,46 @@
+"""While work waits, the permitted rate is used to the full."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.db.pool import Database
+from app.limits.repository import read_starts
+from app.requests.records import SubmitRequest
+from tests.catalog_rows import insert_model
+from tests.emulator import Emulator
+from tests.worker_process import WorkerProcess, request_service, wait_until
+
+WINDOW_SECONDS = 3
+REQUESTS_PER_WINDOW = 10
+WINDOWS = 4
+
+
+async def test_a_backlog_uses_98_percent_of_the_permitted_starts(
+    database: Database, database_dsn: str, emulator: Emulator
+) -> None:
+    async with database.connection() as connection:
+        row = await insert_model(
+            connection,
+            base_url=emulator.url("acme"),
+            max_parallel=50,
+            requests_per_minute=REQUESTS_PER_WINDOW,
+            window_milliseconds=WINDOW_SECONDS * 1000,
+            # A hundredth of the window, as by default.
+            delivery_milliseconds=WINDOW_SECONDS * 10,
+        )
+    async with request_service(database) as service:
+        submissions = [SubmitRequest(model=row.ref, input="Hello") for _ in range(REQUESTS_PER_WINDOW * (WINDOWS + 2))]
+        await service.enqueue(submissions, workspace_id="default")
+    wanted = REQUESTS_PER_WINDOW * WINDOWS + 1
+    with WorkerProcess(database_dsn), WorkerProcess(database_dsn):
+        await wait_until(
+            database_dsn, "(SELECT count(*) FROM request_attempts WHERE status = 'SUCCEEDED') >= $1", wanted
+        )
+    async with database.connection() as connection:
+        starts = await read_starts(connection, row.provider_id)
+    # From the first start to that of the first in the last window: so many windows were used to the full.
+    taken = starts[wanted - 1].started_at - starts[0].started_at
+    utilisation = (wanted - 1) / (REQUESTS_PER_WINDOW * (taken / timedelta(seconds=WINDOW_SECONDS)))
+    assert 0.98 <= utilisation <= 1.0
+    assert all(start.tokens >= 0 for start in starts)

@@ -24,7 +24,7 @@ from app.execution.executor import Executor
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
 from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
-from app.providers.registry import ADAPTERS
+from app.providers.registry import ADAPTERS, CATALOG_ADAPTERS
 from app.providers.transport import Transport
 from app.requests.events import RequestEvents
 from app.requests.service import RequestService
@@ -98,7 +98,7 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
             listener=listener,
             snapshots=snapshots,
             authenticator=authenticator,
-            catalog=CatalogService(database, snapshots),
+            catalog=CatalogService(database, snapshots, adapters=CATALOG_ADAPTERS),
             settings=SettingsService(database, snapshots),
             access=access,
             requests=RequestService(

@@ -26,7 +26,7 @@ TollgateError                    code, message, path
     ├── ConnectionFailed         no connection, or it broke before the answer was whole
     ├── InvalidResponse          an answer that the protocol does not allow
     ├── PermitExpired            the call could not be sent while its permit held; nothing was sent
-    ├── CallCancelled            the caller asked for it, or its deadline passed
+    ├── CallCancelled            the caller asked for it
     └── LeaseLost                another worker may hold the request now
 """
 

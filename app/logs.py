@@ -15,7 +15,10 @@ def configure_logs(config: Config) -> None:
     level = getattr(logging, config.log_level.upper())
     as_json = config.log_format == "json" or (config.log_format == "auto" and not sys.stderr.isatty())
     render: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        # Plain tracebacks: those of rich show local variables, credentials among them.
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -108,7 +108,8 @@ async def wait_ready(started: subprocess.Popen[bytes], url: str) -> None:
 def api_process(dsn: str, port: int, data_dir: Path) -> AbstractAsyncContextManager[subprocess.Popen[bytes]]:
     return http_process(
         "-m",
-        "bench.api",
+        "app.cli",
+        "serve",
         port=port,
         ready_path="/readyz",
         environment={
@@ -118,6 +119,19 @@ def api_process(dsn: str, port: int, data_dir: Path) -> AbstractAsyncContextMana
             "TOLLGATE_DATA_DIR": str(data_dir),
             "TOLLGATE_LOG_LEVEL": "warning",
         },
+    )
+
+
+def peer_process(dsn: str, port: int, *options: str) -> AbstractAsyncContextManager[subprocess.Popen[bytes]]:
+    return http_process(
+        "-m",
+        "bench.peer_strawberry",
+        dsn,
+        str(port),
+        *options,
+        port=port,
+        ready_path="/graphql?query=%7B__typename%7D",
+        environment={},
     )
 
 

@@ -18,10 +18,10 @@ _log = structlog.get_logger(__name__)
 
 async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
     """Runs until SIGTERM or SIGINT, then drains. A second signal ends the drain."""
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
     if until_stdin_closes:
         _watch_stdin(loop, stop)
     async with open_execution(config) as execution:
@@ -38,7 +38,7 @@ async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
         )
         await execution.listener.start()
         _log.info("worker_ready", worker_id=worker.worker_id, concurrency=config.worker_concurrency)
-        await worker.run(stop, drain_seconds=config.drain_seconds)
+        await worker.run(stop, drain_seconds=config.drain_seconds, hurry=hurry)
     _log.info("worker_stopped", worker_id=worker.worker_id)
 
 

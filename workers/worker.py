@@ -23,6 +23,7 @@ from app.limits.records import Claim, ClaimedRequest
 
 MAX_CLAIM: Final = 200
 _CLAIM_RETRY_SECONDS: Final = 0.5
+_LAST_CLAIM_SECONDS: Final = 5.0
 _DATABASE_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
@@ -34,11 +35,18 @@ class _Call:
 
     task: asyncio.Task[None] | None = None
     interruption: Interruption | None = None
-    is_executing: bool = True
+    is_executing: bool | None = None
+    """None: not yet. A task that is cancelled before its first step would end without a result."""
 
     def stop(self, why: Interruption) -> None:
-        if self.is_executing and self.interruption is None and self.task is not None:
+        if self.is_executing is not False and self.interruption is None and self.task is not None:
             self.interruption = why
+            if self.is_executing:
+                self.task.cancel()
+
+    def begin(self) -> None:
+        self.is_executing = True
+        if self.interruption is not None and self.task is not None:
             self.task.cancel()
 
 
@@ -68,6 +76,7 @@ class Worker:
         self._calls: dict[tuple[str, str], _Call] = {}
         self._due: dict[str, float] = {}
         """Per provider, the time.monotonic() instant from which a claim can be of use."""
+        self._stopping = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,8 +89,8 @@ class Worker:
     def running(self) -> int:
         return len(self._calls)
 
-    async def run(self, stop: asyncio.Event, *, drain_seconds: float) -> None:
-        """Until `stop` is set; then lets calls end for `drain_seconds`, and gives the others back."""
+    async def run(self, stop: asyncio.Event, *, drain_seconds: float, hurry: asyncio.Event | None = None) -> None:
+        """Until `stop` is set; then lets calls end for `drain_seconds`, or until `hurry`, and gives the others back."""
         self._finisher.start()
         self._leases.start()
         claiming = asyncio.create_task(self._claim_for_ever(), name="claims")
@@ -91,24 +100,42 @@ class Worker:
             if claiming.done():
                 await claiming
         finally:
-            claiming.cancel()
             stopping.cancel()
+            await self._end_claims(claiming)
             await asyncio.gather(claiming, stopping, return_exceptions=True)
-            await self._drain(drain_seconds)
+            await self._drain(drain_seconds, hurry or asyncio.Event())
             await self._leases.stop()
             await self._finisher.stop()
 
-    async def _drain(self, drain_seconds: float) -> None:
+    async def _end_claims(self, claiming: asyncio.Task[None]) -> None:
+        """A claim that is under way may have leased requests: it is awaited, so that they are run or given back."""
+        self._stopping = True
+        self._wake.set()
+        await asyncio.wait({claiming}, timeout=_LAST_CLAIM_SECONDS)
+        claiming.cancel()
+
+    async def _drain(self, drain_seconds: float, hurry: asyncio.Event) -> None:
         if self._calls:
             _log.info("draining", running=len(self._calls), seconds=drain_seconds)
+        ends = [asyncio.create_task(event.wait()) for event in (self._idle, hurry)]
+        await asyncio.wait(ends, timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        if not self._calls:
+            return
+        _log.warning("drain_ended_early", given_back=len(self._calls))
+        for call in list(self._calls.values()):
+            call.stop(Interruption.DRAINED)
         try:
-            async with asyncio.timeout(drain_seconds):
+            async with asyncio.timeout(self._lease_seconds):
                 await self._idle.wait()
         except TimeoutError:
-            _log.warning("drain_ended_early", given_back=len(self._calls))
-            for call in list(self._calls.values()):
-                call.stop(Interruption.DRAINED)
-            await self._idle.wait()
+            # The database is away. The leases run out, and other workers take the requests back.
+            _log.error("results_not_written", requests=len(self._calls))
+            tasks = [call.task for call in self._calls.values() if call.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def _wake_provider(self, provider_id: str) -> None:
         self._due[provider_id] = 0.0
@@ -128,13 +155,15 @@ class Worker:
         self._wake.set()
 
     async def _claim_for_ever(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             if len(self._calls) < self._concurrency:
                 now = time.monotonic()
                 for provider_id in [id for id, due in self._due.items() if due <= now]:
-                    await self._claim(provider_id)
-            await self._sleep()
+                    if not self._stopping:
+                        await self._claim(provider_id)
+            if not self._stopping:
+                await self._sleep()
 
     async def _sleep(self) -> None:
         """Until woken, or until the first provider is due; while every place is taken, until one comes free."""
@@ -191,6 +220,7 @@ class Worker:
 
     async def _run(self, call: _Call, attempt: Attempt, catalog_revision: int) -> None:
         with structlog.contextvars.bound_contextvars(request_id=attempt.claim.request_id):
+            call.begin()
             result = await self._executor.execute(
                 attempt, catalog_revision=catalog_revision, interruption=lambda: call.interruption
             )

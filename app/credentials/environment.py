@@ -26,6 +26,11 @@ class EnvironmentCredentials:
         """Raises AuthenticationFailed, naming the variable, where it is not set."""
         variable = variable_for(provider_name)
         value = self._environment.get(variable, "").strip()
+        if not value.isascii() or not value.isprintable():
+            raise AuthenticationFailed(
+                f"the credential for provider {provider_name!r} cannot be sent in a header: {variable} has characters "
+                "other than printable ASCII"
+            )
         if not value:
             raise AuthenticationFailed(
                 f"no credential for provider {provider_name!r}: set {variable} in the worker's environment"

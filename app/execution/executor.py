@@ -106,7 +106,7 @@ class Executor:
             return self._call_timeout_seconds
         left = (deadline - self._now()).total_seconds()
         if left <= 0:
-            raise CallCancelled("the deadline passed before the call was sent")
+            raise CallTimeout("the deadline passed before the call was sent")
         return min(self._call_timeout_seconds, left)
 
     def _failed(self, attempt: Attempt, error: ProviderError) -> AttemptResult:
@@ -191,4 +191,9 @@ def _settled_after(error: ProviderError) -> int | None:
 def _masked(message: str, attempt: Attempt) -> str:
     """A provider may echo the key it was called with."""
     secret = attempt.credential.get_secret_value() if attempt.credential is not None else ""
-    return message.replace(secret, "***") if len(secret) >= 8 else message
+    if len(secret) < 8:
+        return message
+    message = message.replace(secret, "***")
+    # A long message was cut, perhaps in the middle of the key.
+    cut = next((size for size in range(len(secret) - 1, 3, -1) if message.endswith(secret[:size])), 0)
+    return message[:-cut] + "***" if cut else message

@@ -17,6 +17,15 @@ from app.requests.records import AttemptError, AttemptResult, ModelRequestStatus
 MAX_GROUP: Final = 500
 _RETRY_SECONDS: Final = 0.2
 _MAX_RETRY_SECONDS: Final = 5.0
+_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""The database is away, or busy: the same write may succeed later."""
+_REFUSAL: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+)
+"""Of the trouble, what comes back with the same write."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,21 +70,30 @@ class Finisher:
 
     async def _write_until_done(self, group: list[_Waiting]) -> None:
         delay = _RETRY_SECONDS
+        lesser = iter((_without_answer, _without_usage))
         while True:
             try:
                 statuses = await self._write([result for result, _ in group])
-            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            except Exception as error:  # noqa: BLE001 - no result, whatever is in it, may end the writer of all others
+                if isinstance(error, _TROUBLE) and not isinstance(error, _REFUSAL):
+                    _log.warning("finish_failed", requests=len(group), error=str(error), retry_seconds=delay)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, _MAX_RETRY_SECONDS)
+                    continue
                 if len(group) > 1:
                     for one in group:
                         await self._write_until_done([one])
                     return
                 result, future = group[0]
-                _log.error("result_not_storable", request_id=result.request_id, error=str(error))
-                group = [(_unstorable(result, error), future)]
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                _log.warning("finish_failed", requests=len(group), error=str(error), retry_seconds=delay)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _MAX_RETRY_SECONDS)
+                _log.error(
+                    "result_not_storable", request_id=result.request_id, error=f"{type(error).__name__}: {error}"
+                )
+                strip = next(lesser, None)
+                if strip is None:
+                    # Its lease runs out, and the request is taken back.
+                    future.set_result(None)
+                    return
+                group = [(strip(result, error), future)]
             else:
                 for result, future in group:
                     if not future.done():
@@ -87,7 +105,7 @@ class Finisher:
             return await repository.finish_requests(connection, results)
 
 
-def _unstorable(result: AttemptResult, error: Exception) -> AttemptResult:
+def _without_answer(result: AttemptResult, error: Exception) -> AttemptResult:
     """The request must not stay open because its answer cannot be written; what it cost still can."""
     return replace(
         result,
@@ -99,3 +117,8 @@ def _unstorable(result: AttemptResult, error: Exception) -> AttemptResult:
         finish_reason=None,
         error=AttemptError("INVALID_RESPONSE", f"the answer cannot be stored: {type(error).__name__}", retryable=False),
     )
+
+
+def _without_usage(result: AttemptResult, error: Exception) -> AttemptResult:
+    """Counts that no column holds: the reservation stands for them."""
+    return replace(_without_answer(result, error), usage=None, cost=None, settled_tokens=None)

@@ -67,7 +67,7 @@ def resolve_model(
     if adapter is None:
         known = ", ".join(sorted(adapters))
         raise InvalidRequest(f"provider {provider.name!r} has the adapter {name!r}; this worker has {known}")
-    if base_url is None and provider.name != adapter.name:
+    if not base_url and provider.name != adapter.name:
         # The adapter's own address is for the provider of that name: nobody else's key goes there.
         raise InvalidRequest(f"provider {provider.name!r} has no base URL")
     return replace(

@@ -15,12 +15,16 @@ _TOKENS_PER_MESSAGE: Final = 8
 MAX_OUTPUT_PARAMETERS: Final = ("max_completion_tokens", "max_tokens")
 
 
-def estimate_input_tokens(payload: Mapping[str, Any]) -> int:
-    """An upper estimate for {"messages": [...]} or {"input": ...}; what is not text counts by its JSON."""
+def estimate_input_tokens(payload: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> int:
+    """An upper estimate for {"messages": [...]} or {"input": ...}; what is not text counts by its JSON.
+
+    Parameters that are no plain values (tools, response_format) are a part of the prompt.
+    """
+    schemas = sum(_tokens_of(value) for value in (parameters or {}).values() if isinstance(value, (dict, list)))
     messages = payload.get("messages")
     if not isinstance(messages, list):
-        return _tokens_of(payload.get("input")) + _TOKENS_PER_MESSAGE
-    return sum(_tokens_of(message.get("content")) + _TOKENS_PER_MESSAGE for message in messages) + _TOKENS_PER_MESSAGE
+        return schemas + _tokens_of(payload.get("input")) + _TOKENS_PER_MESSAGE
+    return schemas + sum(map(_tokens_of_message, messages)) + _TOKENS_PER_MESSAGE
 
 
 def max_output_tokens(parameters: Mapping[str, Any], model_maximum: int | None, default: int) -> int:
@@ -30,6 +34,14 @@ def max_output_tokens(parameters: Mapping[str, Any], model_maximum: int | None, 
         allowed = model_maximum if model_maximum is not None else default
     answers = parameters.get("n")
     return int(allowed) * (answers if isinstance(answers, int) and answers > 0 else 1)
+
+
+def _tokens_of_message(message: Mapping[str, Any]) -> int:
+    tokens = _tokens_of(message.get("content")) + _TOKENS_PER_MESSAGE
+    if len(message) > 2:
+        # Tool calls, a name: they count besides the role and the content.
+        tokens += _tokens_of({name: value for name, value in message.items() if name not in ("role", "content")})
+    return tokens
 
 
 def _tokens_of(content: Any) -> int:

@@ -65,7 +65,7 @@ def replay(starts: Iterable[Start], settings: Sequence[LimitSetting], *, window:
 def utilisation(
     starts: Sequence[Start], *, requests_per_window: int, window: timedelta, clock: Callable[[], datetime] | None = None
 ) -> float:
-    """Starts made, as a part of those permitted between the first start and the end (`clock()`, else the last start)."""
+    """Starts made, as a part of those permitted from the first start to the end (`clock()`, else the last start)."""
     if not starts:
         return 0.0
     first = starts[0].started_at

@@ -78,7 +78,8 @@ async def read_starts(connection: Connection, provider_id: str, *, after_sequenc
     """The start log of one provider in order, from after `after_sequence`."""
     rows = await connection.fetch(
         """
-        SELECT provider_id, sequence, request_id, started_at, ended_at, coalesce(settled_tokens, reserved_tokens) AS tokens
+        SELECT provider_id, sequence, request_id, started_at, ended_at,
+               coalesce(settled_tokens, reserved_tokens) AS tokens
           FROM provider_starts WHERE provider_id = $1 AND sequence > $2 ORDER BY sequence
         """,
         provider_id,

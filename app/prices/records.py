@@ -15,16 +15,22 @@ CURRENCY = "USD"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one call, all >= 0.
+    """The counts of one call, all >= 0.
 
-    `cache_read_tokens` and `cache_write_tokens` are included in `input_tokens`; reasoning tokens are included in
-    `output_tokens`. `estimated`: the provider did not say, so the counts are an estimate.
+    `cache_read_tokens` and `cache_write_tokens` are included in `input_tokens`, `reasoning_tokens` in
+    `output_tokens`. `images` were generated, `characters` spoken, `seconds` of audio heard or of video generated,
+    `searches` ranked. `estimated`: the provider did not say, so the counts are an estimate.
     """
 
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int = 0
+    output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    images: int = 0
+    characters: int = 0
+    seconds: Decimal = Decimal(0)
+    searches: int = 0
     estimated: bool = False
 
     @property

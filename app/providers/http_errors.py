@@ -70,7 +70,8 @@ def retry_after_seconds(headers: Mapping[str, str], *, now: datetime | None = No
         return seconds
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):
+        # A year or an offset beyond all bounds overflows.
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

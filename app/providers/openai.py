@@ -15,6 +15,9 @@ from app.prices.records import Usage
 from app.providers.http_errors import error_for_status
 from app.providers.protocol import ModelCall, ModelResponse, WireRequest, WireResponse
 
+_MAX_TOKENS: Final = 2**30
+"""Of each count, so that their sum fits the column of settled tokens."""
+
 
 class OpenAIAdapter:
     """The base URL includes the version: "https://api.openai.com/v1"."""
@@ -60,7 +63,7 @@ class OpenAIAdapter:
 
 
 def read_usage(usage: Any, response: WireResponse, request_id: str | None) -> Usage | None:
-    """`prompt_tokens` includes cached ones, `completion_tokens` includes reasoning. None where it is left out."""
+    """`prompt_tokens` includes cached ones, `total_tokens` all there is. None where it is left out."""
     if usage is None:
         return None
     if not isinstance(usage, Mapping):
@@ -72,9 +75,14 @@ def read_usage(usage: Any, response: WireResponse, request_id: str | None) -> Us
     # DeepSeek names its cached tokens on the top level: https://api-docs.deepseek.com/guides/kv_cache
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
     counts.append(cached if cached is not None else usage.get("prompt_cache_hit_tokens") or 0)
-    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 for count in counts):
+    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < _MAX_TOKENS for count in counts):
         raise _invalid("its token counts are no counts", response, request_id)
     input_tokens, output_tokens, cache_read_tokens = counts
+    # xAI and Gemini leave reasoning out of completion_tokens, not out of total_tokens, and bill it as output:
+    # https://docs.x.ai/docs/key-information/consumption-and-rate-limits
+    total = usage.get("total_tokens")
+    if isinstance(total, int) and input_tokens + output_tokens < total < _MAX_TOKENS:
+        output_tokens = total - input_tokens
     if cache_read_tokens > input_tokens:
         raise _invalid("it counts more cached tokens than prompt tokens", response, request_id)
     return Usage(input_tokens, output_tokens, cache_read_tokens)

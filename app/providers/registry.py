@@ -9,3 +9,6 @@ from app.providers.openai import OpenAIAdapter
 from app.providers.protocol import Adapter
 
 ADAPTERS: Final[Mapping[str, Adapter]] = {adapter.name: adapter for adapter in (OpenAIAdapter(),)}
+
+CATALOG_ADAPTERS: Final = frozenset({*ADAPTERS, "anthropic", "cohere", "google"})
+"""What a provider's row may name: also protocols that this version's workers do not speak."""

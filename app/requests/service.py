@@ -27,7 +27,7 @@ from app.requests.records import (
     RequestFilter,
     SubmitRequest,
 )
-from app.requests.validation import validate_submission
+from app.requests.validation import is_storable_text, validate_submission
 
 MAX_ATTEMPTS: Final = 3
 MAX_BATCH: Final = 10_000
@@ -86,16 +86,22 @@ class RequestService:
             for submission in submissions
         ]
         try:
-            async with self._database.transaction() as connection:
-                inserted = await repository.insert_requests(connection, requests)
-                ids = [request.id for request in requests]
-                if len(inserted) < len(requests):
-                    for index, request in enumerate(requests):
-                        if request.id not in inserted:
-                            ids[index] = await self._existing(connection, request)
+            return await self._insert(requests)
+        except asyncpg.DeadlockDetectedError:
+            # Another batch holds some of its idempotency keys and waited for others. It has gone on by now.
+            return await self._insert(requests)
         except asyncpg.ForeignKeyViolationError:
             # The model went away between the snapshot and the insert.
             raise NotFound("LlmModel", ", ".join({s.model for s in submissions}), path=("model",)) from None
+
+    async def _insert(self, requests: Sequence[NewRequest]) -> list[str]:
+        async with self._database.transaction() as connection:
+            inserted = await repository.insert_requests(connection, requests)
+            ids = [request.id for request in requests]
+            if len(inserted) < len(requests):
+                for index, request in enumerate(requests):
+                    if request.id not in inserted:
+                        ids[index] = await self._existing(connection, request)
         return ids
 
     async def cancel(self, request_id: str, *, workspace_id: str) -> ModelRequest:
@@ -103,6 +109,8 @@ class RequestService:
 
         Raises NotFound, and Conflict where it has already finished.
         """
+        if not is_storable_text(request_id):
+            raise NotFound("ModelRequest", request_id, path=("id",))
         async with self._database.transaction() as connection:
             before = (await repository.get_requests(connection, workspace_id, [request_id])).get(request_id)
             status = await repository.cancel_request(connection, workspace_id, request_id)
@@ -117,8 +125,9 @@ class RequestService:
         return (await self.get_many([request_id], workspace_id=workspace_id)).get(request_id)
 
     async def get_many(self, request_ids: Sequence[str], *, workspace_id: str) -> Mapping[str, ModelRequest]:
+        storable = [id for id in request_ids if is_storable_text(id)]
         async with self._database.connection() as connection:
-            return await repository.get_requests(connection, workspace_id, request_ids)
+            return await repository.get_requests(connection, workspace_id, storable)
 
     async def page(
         self, where: RequestFilter, *, workspace_id: str, first: int, before_id: str | None = None
@@ -185,7 +194,7 @@ class RequestService:
             reason = f"provider {provider.name!r} is disabled"
         elif provider.adapter not in self._adapters:
             reason = f"its provider's protocol {provider.adapter!r} is not one of {', '.join(sorted(self._adapters))}"
-        elif provider.base_url is None and provider.name != provider.adapter:
+        elif not provider.base_url and provider.name != provider.adapter:
             reason = f"provider {provider.name!r} has no base URL"
         if reason is not None:
             raise ModelUnavailable(ref, reason, snapshot.alternatives(model), path=("model",))
@@ -195,7 +204,7 @@ class RequestService:
         self, submission: SubmitRequest, payload: dict[str, object], model: LlmModel, provider: LlmProvider
     ) -> int:
         output = max_output_tokens(submission.parameters, model.max_output_tokens, self._default_max_output_tokens)
-        estimated = estimate_input_tokens(payload)
+        estimated = estimate_input_tokens(payload, submission.parameters)
         reserved = estimated + output
         limit = provider.tokens_per_minute if provider.tokens_per_minute is not None else _INT4_MAX
         if reserved > limit:

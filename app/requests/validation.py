@@ -43,6 +43,8 @@ def validate_submission(submission: SubmitRequest, model: LlmModel, *, now: date
     key = submission.idempotency_key
     if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
         raise ValidationError("idempotencyKey", key, f"1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters long")
+    if key is not None and not is_storable_text(key):
+        raise ValidationError("idempotencyKey", key, "free of NUL characters and halves of surrogate pairs")
     if submission.deadline is not None and submission.deadline <= now:
         raise ValidationError("deadline", submission.deadline.isoformat(), f"later than now ({now.isoformat()})")
     _bounded_json("metadata", submission.metadata, MAX_METADATA_BYTES)
@@ -105,5 +107,18 @@ def _bounded_json(field: str, value: Any, limit: int) -> None:
         raise ValidationError(field, value, "JSON: integers of at most 64 bits, no half of a surrogate pair") from None
     if len(encoded) > limit:
         raise ValidationError(field, f"{len(encoded)} bytes", f"at most {limit} bytes of JSON")
-    if b"\\u0000" in encoded and "\0" in str(value):
+    if b"\\u0000" in encoded and _holds_nul(value):
         raise ValidationError(field, value, "free of NUL characters, which the database cannot hold")
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+    return isinstance(value, (list, tuple)) and any(map(_holds_nul, value))
+
+
+def is_storable_text(text: str) -> bool:
+    """Whether the database can hold it: it has no NUL, and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -18,6 +18,7 @@ from app.errors import ConfigurationError, DatabaseUnavailable
 
 _logger = logging.getLogger(__name__)
 _START_SECONDS = 300.0  # recovery after a crash under load can take a while, and must not be begun over and over
+_START_ATTEMPTS = 3
 _STOP_SECONDS = 90.0
 _LOG_BYTES = 4 * 1024 * 1024
 
@@ -59,19 +60,20 @@ class _Hold:
         """Connects to the supervisor, starting one where there is none, and waits until the server is ready."""
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while True:
+                attempts = _START_ATTEMPTS
+                while attempts:
                     stream, is_ours = await self._connect_or_start()
                     self._stream = stream
                     line = await _read_line(stream)
                     if line:
                         return self._accept(json.loads(line))
                     stream[1].close()
-                    if is_ours:
-                        raise DatabaseUnavailable(f"the embedded PostgreSQL failed to start (see {self._home / 'log'})")
+                    attempts -= is_ours  # another's was about to stop, which is no failure
         except TimeoutError:
             raise DatabaseUnavailable(
                 f"the embedded PostgreSQL was not ready after {_START_SECONDS:g} s (see {self._home / 'log'})"
             ) from None
+        raise DatabaseUnavailable(f"the embedded PostgreSQL failed to start (see {self._home / 'log'})")
 
     async def keep(self) -> None:
         """Replaces a supervisor that was killed, for as long as this process needs the server."""

@@ -27,6 +27,8 @@ from app.db.embedded.place import SOCKET_NAME, Place, find_place
 from app.errors import DatabaseUnavailable, TollgateError
 
 _PROBE_SECONDS = 0.01
+_LONGEST_PROBE_SECONDS = 0.25
+_START_ATTEMPTS = 3
 _TAKE_OVER_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 _STABLE_SECONDS = 10.0
@@ -90,7 +92,14 @@ class Supervisor:
             delay = 0.0
             while True:
                 started = time.monotonic()
-                await self._start(place)
+                log_end = _size(self._log_path)
+                attempt = 1
+                while not await self._start(place):
+                    assert self._server is not None
+                    was_killed = (self._server.returncode or 0) < 0  # by somebody else: it did not fail by itself
+                    if not was_killed or attempt == _START_ATTEMPTS:
+                        raise DatabaseUnavailable(f"the embedded PostgreSQL did not start: {self._reason(log_end)}")
+                    attempt += 1
                 self._answer = _line(dsn=cluster.dsn(place), notice=place.notice)
                 self._ready.set()
                 assert self._server is not None
@@ -111,11 +120,11 @@ class Supervisor:
             with suppress(OSError):
                 await user.drain()
 
-    async def _start(self, place: Place) -> None:
+    async def _start(self, place: Place) -> bool:
+        """Whether it came to accept connections; if not, it has ended."""
         lock = await self._take_server_lock(place)
         try:
             await cluster.ensure(place, lock)
-            log_end = _size(self._log_path)
             self._server = await asyncio.create_subprocess_exec(
                 *cluster.command(place, self._settings),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -127,12 +136,14 @@ class Supervisor:
             )
         finally:
             os.close(lock)
+        pause = _PROBE_SECONDS
+        ended = asyncio.create_task(self._server.wait())
         while not await accepts_connections(place.sockets):
-            try:
-                await asyncio.wait_for(asyncio.shield(self._server.wait()), _PROBE_SECONDS)
-            except TimeoutError:
-                continue
-            raise DatabaseUnavailable(f"the embedded PostgreSQL did not start: {self._reason(log_end)}")
+            await asyncio.wait({ended}, timeout=pause)
+            if ended.done():
+                return False
+            pause = min(pause * 1.2, _LONGEST_PROBE_SECONDS)  # recovery may take long, and each attempt leaves a line
+        return True
 
     async def _take_server_lock(self, place: Place) -> int:
         """Waits until no process of a former server lives. Linux stops those of a supervisor that was killed."""
@@ -166,8 +177,11 @@ class Supervisor:
         with self._log_path.open("rb") as file:
             file.seek(log_end)
             lines = file.read().decode(errors="replace").splitlines()
-        fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
-        return f"{' / '.join(fatal or lines[-3:]) or 'it said nothing'} (see {self._log_path})"
+        severe = [line.partition(mark)[2].strip() for line in lines for mark in ("FATAL:", "PANIC:") if mark in line]
+        own = [
+            line for line in severe if not line.startswith("the database system is")
+        ]  # that is what clients are told
+        return f"{' / '.join(own[-2:] or lines[-1:]) or 'it said nothing'} (see {self._log_path})"
 
 
 async def accepts_connections(sockets: Path) -> bool:

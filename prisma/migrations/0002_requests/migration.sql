@@ -357,13 +357,19 @@ BEGIN
     (SELECT number FROM revisions WHERE subject = 'catalog');
 END $$;
 
--- Extends the leases that the worker still holds; one that is missing from the answer is lost.
+-- Extends the leases that the worker still holds; one that is missing from the answer is lost. Leases run on the
+-- provider's monotonic clock, as the rescue does: were the database's own clock set back, renewed leases would else
+-- seem expired. Rows are locked in one order, as finish_requests does.
 CREATE FUNCTION renew_leases(p_request_ids text[], p_lease_ids text[], p_lease_seconds double precision)
 RETURNS TABLE (request_id text, lease_id text, cancel_requested boolean) LANGUAGE sql SET enable_seqscan = off AS $$
-  UPDATE model_requests r
-     SET lease_expires_at = clock_timestamp() + p_lease_seconds * interval '1 second'
-    FROM unnest(p_request_ids, p_lease_ids) AS held(request_id, lease_id)
-   WHERE r.id = held.request_id AND r.lease_id = held.lease_id AND r.status = 'PROCESSING' AND r.lease_expires_at > clock_timestamp()
+  WITH held AS MATERIALIZED (
+    SELECT r.id, greatest(clock_timestamp(), (SELECT t.clock FROM limit_states t WHERE t.provider_id = r.provider_id)) AS now
+      FROM unnest(p_request_ids, p_lease_ids) AS asked(request_id, lease_id)
+      JOIN model_requests r ON r.id = asked.request_id AND r.lease_id = asked.lease_id AND r.status = 'PROCESSING'
+     ORDER BY r.id FOR UPDATE OF r
+  )
+  UPDATE model_requests r SET lease_expires_at = held.now + p_lease_seconds * interval '1 second'
+    FROM held WHERE r.id = held.id AND r.lease_expires_at > held.now
   RETURNING r.id, r.lease_id, r.cancel_requested_at IS NOT NULL
 $$;
 
@@ -401,7 +407,7 @@ BEGIN
                 THEN CASE WHEN r.cancel_requested_at IS NULL THEN 'PENDING' ELSE 'CANCELLED' END
                 ELSE x.outcome END::"ModelRequestStatus" AS new_status, x.*
       FROM results x JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
-       FOR UPDATE OF r
+     ORDER BY r.id FOR UPDATE OF r
   ), attempted AS (
     INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, started_at, finished_at, response_model,
                                   provider_request_id, finish_reason, http_status, error)

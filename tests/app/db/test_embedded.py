@@ -356,7 +356,7 @@ async def test_cluster_of_another_major_version_is_refused_by_name(data_dir: Pat
 
 
 async def test_server_that_cannot_start_says_why(data_dir: Path) -> None:
-    with pytest.raises(DatabaseUnavailable, match=r"did not start: .*FATAL.*shared_buffers"):
+    with pytest.raises(DatabaseUnavailable, match=r"did not start: [^/]*shared_buffers"):
         async with embedded_postgres(data_dir, settings={"shared_buffers": "plenty"}):
             pass
 

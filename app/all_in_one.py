@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
 import structlog
 
+from app.access.service import AdminToken
 from app.bootstrap import ensure_admin_token, open_database
 from app.config import Config
 from app.db.pool import Database
@@ -22,12 +25,23 @@ _RESTART_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Signals:
+    """The first SIGINT or SIGTERM sets `stop`, the next one `hurry`."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def receive(self) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+
 async def run_all(config: Config, *, demo: bool, tell: Callable[[str], None]) -> None:
-    """Until SIGINT or SIGTERM. `tell` gets what a person should read."""
-    stop = asyncio.Event()
+    """Until SIGINT or SIGTERM; a second one does not wait for calls. `tell` gets what a person should read."""
+    signals = _Signals()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, signals.receive)
     listener = bind(config)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -36,13 +50,13 @@ async def run_all(config: Config, *, demo: bool, tell: Callable[[str], None]) ->
             await _seed()
         token = await ensure_admin_token(config, database)
         if demo:
-            emulator_url = await stack.enter_async_context(_emulator())
+            emulator_url = await stack.enter_async_context(_emulator(signals))
             config = config.model_copy(update={"emulator_url": emulator_url})
-        await stack.enter_async_context(_kept_running("work", _worker_arguments(config), stop))
+        await stack.enter_async_context(_kept_running("work", _worker_arguments(config), signals))
         await stack.enter_async_context(serving(config, listener))
-        tell(_welcome(url_of(listener), config, is_preset=config.admin_token is not None, token=token.token))
-        await stop.wait()
-        tell("Stopping: running calls may end first.")
+        tell(_welcome(url_of(listener), config, token))
+        await signals.stop.wait()
+        tell("Stopping: running calls may end first. Ctrl-C once more does not wait for them.")
 
 
 async def _is_empty(database: Database) -> bool:
@@ -62,13 +76,14 @@ def _worker_arguments(config: Config) -> list[str]:
 
 
 @asynccontextmanager
-async def _emulator() -> AsyncIterator[str]:
+async def _emulator(signals: _Signals) -> AsyncIterator[str]:
     """A provider emulator that answers slowly enough to be watched; yields its URL."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "app.cli", "emulate", "--port", "0", "--latency-ms", "300,1500", "--until-stdin-closes"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     assert process.stdout is not None
     line = await process.stdout.readline()
@@ -77,12 +92,15 @@ async def _emulator() -> AsyncIterator[str]:
     try:
         yield str(json.loads(line)["url"])
     finally:
-        await _end(process)
+        await _end(process, signals)
 
 
 @asynccontextmanager
-async def _kept_running(command: str, arguments: list[str], stop: asyncio.Event) -> AsyncIterator[None]:
-    """A child that is started again where it ends before `stop`. It sees the end of this process on its stdin."""
+async def _kept_running(command: str, arguments: list[str], signals: _Signals) -> AsyncIterator[None]:
+    """A child that is started again where it ends too early. It sees the end of this process on its stdin.
+
+    In a session of its own, it has nothing of a terminal's Ctrl-C: this process decides who stops when.
+    """
     children: dict[str, asyncio.subprocess.Process] = {}
 
     async def keep() -> None:
@@ -91,10 +109,11 @@ async def _kept_running(command: str, arguments: list[str], stop: asyncio.Event)
                 sys.executable,
                 *("-m", "app.cli", command, "--until-stdin-closes", *arguments),
                 stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,
             )
             children[command] = child
             code = await child.wait()
-            if stop.is_set():
+            if signals.stop.is_set():
                 return
             _log.error("child_ended", command=command, exit_code=code, restart_seconds=_RESTART_SECONDS)
             await asyncio.sleep(_RESTART_SECONDS)
@@ -106,19 +125,31 @@ async def _kept_running(command: str, arguments: list[str], stop: asyncio.Event)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if command in children:
-            await _end(children[command])
+            await _end(children[command], signals)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
+async def _end(process: asyncio.subprocess.Process, signals: _Signals) -> None:
+    """Lets it end by itself, unless there is hurry: what it had claimed then comes back when its leases run out."""
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    ended = asyncio.create_task(process.wait())
+    hurry = asyncio.create_task(signals.hurry.wait())
+    await asyncio.wait({ended, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    if not ended.done():
+        process.kill()
+    await ended
 
 
-def _welcome(url: str, config: Config, *, is_preset: bool, token: str | None) -> str:
-    place = "$TOLLGATE_ADMIN_TOKEN" if is_preset else f"$(cat {config.data_dir / 'admin-token'})"
-    kept = "" if is_preset else f"The admin token is kept in {config.data_dir / 'admin-token'}\n"
-    made = f"Admin token (shown this once): {token}\n" if token is not None else ""
+def _welcome(url: str, config: Config, token: AdminToken) -> str:
+    made = f"Admin token (shown this once): {token.token}\n" if token.token is not None else ""
+    if config.admin_token is not None:
+        place, kept = "$TOLLGATE_ADMIN_TOKEN", ""
+    elif token.path is not None:
+        place, kept = f"$(cat {shlex.quote(str(token.path))})", f"The admin token is kept in {token.path}\n"
+    else:
+        place, kept = "$TOKEN", "The database has an admin token already; `tollgate token create NAME` makes another.\n"
     demo = "Calls go to the built-in provider emulator: no key is needed, and nothing is charged.\n"
     keys = "Workers take provider keys from the environment (OPENAI_API_KEY, ...); `--demo` needs none.\n"
     post = f'curl -s {url}/graphql -H "Authorization: Bearer {place}" -H "Content-Type: application/json" -d'

@@ -20,6 +20,8 @@ from app.db.ids import new_id
 from app.db.listen import Listener
 from app.db.migrate import migrate
 from app.db.pool import Database
+from app.execution.attempt import Timeouts
+from app.execution.chunks import ChunkLog
 from app.execution.executor import Executor
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
@@ -27,6 +29,7 @@ from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
 from app.providers.registry import ADAPTERS, CATALOG_ADAPTERS
 from app.providers.transport import Transport
 from app.requests.events import RequestEvents
+from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 from app.settings.service import SettingsService
 
@@ -42,6 +45,7 @@ class Execution:
     executor: Executor
     finisher: Finisher
     leases: LeaseKeeper
+    chunks: ChunkLog
 
 
 @asynccontextmanager
@@ -104,8 +108,7 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
             requests=RequestService(
                 database,
                 snapshots,
-                adapters=ADAPTERS,
-                default_max_output_tokens=config.default_max_output_tokens,
+                Preparation(adapters=ADAPTERS, default_max_output_tokens=config.default_max_output_tokens),
             ),
             request_events=events,
         )
@@ -134,8 +137,13 @@ async def open_execution(config: Config) -> AsyncIterator[Execution]:
                 adapters=ADAPTERS,
                 credentials=emulator or EnvironmentCredentials(),
                 endpoints=emulator or CatalogEndpoints(),
-                call_timeout_seconds=config.call_timeout_seconds,
+                timeouts=Timeouts(
+                    connect=config.connect_timeout_seconds,
+                    read=config.read_timeout_seconds,
+                    total=config.call_timeout_seconds,
+                ),
             ),
             finisher=Finisher(database),
             leases=LeaseKeeper(database, lease_seconds=config.lease_seconds),
+            chunks=ChunkLog(database),
         )

@@ -6,16 +6,19 @@ What a command needs is imported when it runs, so that `tollgate --help` answers
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import entry_points
+from enum import StrEnum
+from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from app.errors import TollgateError
+from app.errors import DatabaseUnavailable, TollgateError
 
 if TYPE_CHECKING:
     from app.config import Config
@@ -23,15 +26,25 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="tollgate",
     help="A self-hosted LLM catalog and execution plane: limits that hold, costs that are exact.",
-    epilog="Configured by the environment: TOLLGATE_HOST (127.0.0.1), TOLLGATE_PORT (8000), TOLLGATE_DATA_DIR "
-    "(.tollgate), TOLLGATE_ADMIN_TOKEN, DATABASE_URL (without it Tollgate runs a PostgreSQL of its own). "
-    "All variables: docs/operations.md.",
+    epilog="Begin with: tollgate run --demo. Configured by the environment: TOLLGATE_HOST (127.0.0.1), TOLLGATE_PORT "
+    "(8000), TOLLGATE_DATA_DIR (.tollgate), TOLLGATE_ADMIN_TOKEN, DATABASE_URL (without it Tollgate runs a PostgreSQL "
+    "of its own). All variables: docs/operations.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-tokens = typer.Typer(help="Create, list and revoke access tokens.", no_args_is_help=True)
+tokens = typer.Typer(
+    help="Create, list and revoke access tokens.\n\nOnly their hashes are kept, in the database of DATABASE_URL or "
+    "else in TOLLGATE_DATA_DIR. Every process that serves from it knows of a change at once.",
+    no_args_is_help=True,
+)
 app.add_typer(tokens, name="token")
+
+
+class Role(StrEnum):
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    READER = "reader"
 
 
 def main() -> None:
@@ -40,16 +53,46 @@ def main() -> None:
     try:
         app()
     except TollgateError as error:
-        sys.stderr.write(f"tollgate: {error.message}\n")
+        sys.stderr.write(f"tollgate: {error.message}{_whereabouts(error)}\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _whereabouts(error: TollgateError) -> str:
+    """Which server it was that did not answer: its host only, since a URL may hold a password."""
+    if not isinstance(error, DatabaseUnavailable) or "DATABASE_URL" in error.message:
+        return ""
+    try:
+        parts = urlsplit(os.environ.get("DATABASE_URL", ""))
+        return f" (DATABASE_URL names {parts.hostname}:{parts.port or 5432})" if parts.hostname else ""
+    except ValueError:
+        return ""
 
 
 def _mount_commands() -> None:
+    from app.configuration.command import apply, discover, export, plan
     from app.providers.emulator.command import emulate
 
     for entry_point in entry_points(group="tollgate.commands"):
         app.command(entry_point.name)(entry_point.load())
-    app.command("emulate")(emulate)
+    for command in (plan, apply, export, discover, emulate):
+        app.command(command.__name__)(command)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"tollgate {version('tollgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """What is common to all commands."""
 
 
 def _configured() -> Config:
@@ -70,10 +113,17 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run everything on this machine: database, migrations, first seed, API and one worker.
+    """Run everything on this machine: database, migrations, first seed, API and worker.
 
-    Without DATABASE_URL it runs a PostgreSQL of its own in TOLLGATE_DATA_DIR. Ctrl-C lets running calls end and stops
-    all of it; after a crash the next start recovers.
+    Without DATABASE_URL it runs a PostgreSQL of its own in TOLLGATE_DATA_DIR.
+    The first start makes an admin token, and prints it and where it is kept.
+
+    Without any provider's key:  tollgate run --demo
+
+    With keys:  OPENAI_API_KEY=... tollgate run
+
+    Ctrl-C lets running calls end (TOLLGATE_DRAIN_SECONDS) and stops all of it;
+    another Ctrl-C does not wait. After a crash the next start recovers.
     """
     config = _configured()
     import uvloop
@@ -85,10 +135,14 @@ def run(
 
 @app.command()
 def serve() -> None:
-    """Serve the API only: GraphQL at /graphql, health at /healthz and /readyz, metrics at /metrics.
+    """Serve the API only: GraphQL at /graphql, health at /healthz, metrics at /metrics.
 
-    Start one on each machine that should answer clients, and `tollgate work` where calls should be run; they meet in
-    the database of DATABASE_URL.
+    Start one on each machine that should answer clients, and `tollgate work`
+    where calls should be run. They meet in the database of DATABASE_URL:
+
+    DATABASE_URL=postgresql://user:password@host/database tollgate serve
+
+    It brings the schema up to date first. SIGTERM lets open requests end.
     """
     config = _configured()
     import uvloop
@@ -118,7 +172,12 @@ async def _serve(config: Config, tell: Callable[[str], None]) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database's schema up to date, and say what was applied. Safe to run from several machines at once."""
+    """Bring the database's schema up to date, and say what was applied.
+
+    Every other command does so too: this one is for those who want it done
+    beforehand, by itself. Safe to run from several machines at once. A migration
+    that was edited after it was applied, or is missing here, is refused.
+    """
     config = _configured()
     asyncio.run(_migrate(config, typer.echo))
 
@@ -138,30 +197,34 @@ async def _migrate(config: Config, tell: Callable[[str], None]) -> None:
 def create_token(
     name: Annotated[str, typer.Argument(help="What it is for, such as the name of the program that will use it.")],
     role: Annotated[
-        str, typer.Option(help="admin: everything. operator: submit requests, and read. reader: read.")
-    ] = "reader",
+        Role, typer.Option(help="admin: everything. operator: submit requests, and read. reader: read.")
+    ] = Role.READER,
     expires_in_days: Annotated[float | None, typer.Option(min=0.001, help="By default it does not expire.")] = None,
 ) -> None:
-    """Create an access token and print it, this once: only its hash is stored."""
+    """Create an access token and print it, this once: only its hash is stored.
+
+    For a program that submits requests:  tollgate token create my-app --role operator
+    """
     from app.access.records import AccessRole
     from app.bootstrap import open_database
 
-    if role.upper() not in AccessRole.__members__:
-        raise typer.BadParameter(f"--role must be one of admin, operator, reader, not {role!r}")
     expires_at = datetime.now(UTC) + timedelta(days=expires_in_days) if expires_in_days is not None else None
 
     async def create(config: Config) -> str:
         from app.access.service import AccessService
 
         async with open_database(config, size=2) as database:
-            return (await AccessService(database).create(name, AccessRole[role.upper()], expires_at=expires_at)).token
+            return (await AccessService(database).create(name, AccessRole[role.name], expires_at=expires_at)).token
 
     typer.echo(asyncio.run(create(_configured())))
 
 
 @tokens.command("list")
 def list_tokens() -> None:
-    """List the access tokens: id, name, role, first characters, expiry and revocation."""
+    """List the access tokens, oldest first, with the expired and the revoked.
+
+    The tokens themselves are not known: their first characters tell them apart.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -189,7 +252,10 @@ def list_tokens() -> None:
 
 @tokens.command("revoke")
 def revoke_token(id: Annotated[str, typer.Argument(help="The token's id, as `tollgate token list` shows it.")]) -> None:
-    """Revoke an access token, at once and in every process."""
+    """Revoke an access token, at once and in every process.
+
+    Open subscriptions of it are closed. There is no way back: create another.
+    """
     from app.bootstrap import open_database
 
     async def revoke(config: Config) -> str:

@@ -46,6 +46,9 @@ class Config(BaseSettings):
     """Calls that one worker process has under way at most, over all providers."""
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
     """How long a worker may hold a request without a heartbeat."""
+    connect_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10
+    read_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
+    """Between two pieces of a provider's answer."""
     call_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
     """How long a worker that is told to stop lets its calls finish before it gives them back."""

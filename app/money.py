@@ -20,8 +20,8 @@ MAX_PRICE: Final = Decimal(10) ** 10
 """A price is below this: the column is NUMERIC(20, 10)."""
 
 
-def amount_for(quantity: int, price_per_million: Decimal) -> Decimal:
-    """What `quantity` units come to, exactly."""
+def amount_for(quantity: int | Decimal, price_per_million: Decimal) -> Decimal:
+    """What `quantity` units come to, exactly. A quantity has at most 2 decimals."""
     return EXACT.scaleb(EXACT.multiply(Decimal(quantity), price_per_million), -6)
 
 

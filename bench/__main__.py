@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import platform
 import sys
@@ -24,6 +23,9 @@ from bench import catalog, claims, cost, pgqueuer_peer, size, worker
 from bench.place import fresh_database, open_server
 from bench.table import Row, as_markdown, print_table
 from seed.service import seed_genai_prices, seed_reference
+
+
+_QUIET_LOAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +83,18 @@ async def _whole_catalog(bench: Bench) -> AsyncIterator[Database]:
         yield database
 
 
-async def _run(names: list[str], seconds: float, console: Console) -> tuple[list[Row], list[str]]:
+async def _run(names: list[str], seconds: float, data_dir: Path, console: Console) -> tuple[list[Row], list[str]]:
     """The rows, and what failed to run."""
     rows: list[Row] = []
     failed: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as directory:
-        data_dir = Path(directory)
-        data_dir.chmod(0o711)  # as root the embedded server runs as another user, who must pass through
-        async with open_server(data_dir) as server:
-            for name in names:
-                console.print(f"{name} ...", style="dim")
-                try:
-                    rows += await _PARTS[name](Bench(server, data_dir, seconds))
-                except Exception as error:  # noqa: BLE001 - the other parts still run; the exit code tells
-                    failed.append(f"{name}: {type(error).__name__}: {error}")
-                    rows.append(Row(name, "failed"))
+    async with open_server(data_dir) as server:
+        for name in names:
+            console.print(f"{name} ...", style="dim")
+            try:
+                rows += await _PARTS[name](Bench(server, data_dir, seconds))
+            except Exception as error:  # noqa: BLE001 - the other parts still run; the exit code tells
+                failed.append(f"{name}: {type(error).__name__}: {error}")
+                rows.append(Row(name, "failed"))
     return rows, failed
 
 
@@ -112,12 +111,18 @@ def main() -> None:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(_PARTS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    begun = time.monotonic()
-    rows, failed = uvloop.run(_run(names, options.seconds, console))
+    begun, machine, load = time.monotonic(), _machine(), os.getloadavg()[0]
+    console.print(machine, style="dim")
+    if load > _QUIET_LOAD:
+        console.print("other programs are at work on this machine: rates will be too low, times too long", style="red")
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as directory:
+        data_dir = Path(directory)
+        data_dir.chmod(0o711)  # as root the embedded server runs as another user, who must pass through
+        rows, failed = uvloop.run(_run(names, options.seconds, data_dir, console))
     print_table(console, rows)
     console.print(f"{time.monotonic() - begun:.0f} s; a row in red has missed its target", style="dim")
     if options.out is not None:
-        options.out.write_text(f"{_machine()}\n\n{as_markdown(rows)}", encoding="utf-8")
+        options.out.write_text(f"{machine}\n\n{as_markdown(rows)}", encoding="utf-8")
     for failure in failed:
         console.print(failure, style="red", markup=False)
     if failed:
@@ -126,7 +131,10 @@ def main() -> None:
 
 def _machine() -> str:
     cores = os.cpu_count()
-    return f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {platform.machine()}, Python {platform.python_version()}"
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {platform.machine()}, Python {platform.python_version()}, "
+        f"load average before the run {os.getloadavg()[0]:.1f}"
+    )
 
 
 if __name__ == "__main__":

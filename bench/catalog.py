@@ -21,6 +21,7 @@ from bench.place import TOKEN, api_process, free_port, peer_process
 from bench.table import Row, compared, measured
 
 _ROUNDS = 2
+_PAGE_SIZE = 50
 _MUTATIONS = 50
 _CACHED_METRIC = "tollgate_graphql_cached_responses_total"
 _MODEL_FIELDS = (
@@ -32,9 +33,9 @@ PROVIDERS = (
     f"models {{ {_MODEL_FIELDS} }} }} }}"
 )
 _PAGE = f"nodes {{ {_MODEL_FIELDS} provider {{ id name displayName }} }} pageInfo {{ hasNextPage endCursor }}"
-OUR_PAGE = (
-    f"query Page($after: String) {{ llmModels(first: 50, after: $after, orderBy: {{field: CREATED_AT}}) {{ {_PAGE} }} }}"
-)
+_BY_ID = "orderBy: {field: CREATED_AT}"
+"""One seed gave all models the same creation time, so that their ids order them: as the peer's primary key does."""
+OUR_PAGE = f"query Page($after: String) {{ llmModels(first: 50, after: $after, {_BY_ID}) {{ {_PAGE} }} }}"
 PEER_PAGE = f"query Page($after: String) {{ llmModels(first: 50, after: $after) {{ {_PAGE} }} }}"
 ONE = f"query One($ref: String!) {{ llmModel(ref: $ref) {{ {_MODEL_FIELDS} provider {{ id name displayName }} }} }}"
 _EVERY_MODEL = """
@@ -89,22 +90,19 @@ async def run_all(database: Database, seconds: float, data_dir: Path) -> list[Ro
     """Some 2,330 models: pages of 50 that are never asked for twice, and one model by reference."""
     async with _servers(database.dsn, data_dir) as ports, _client(ports.ours) as api, _client(ports.peer) as peer:
         models = await _every_model(api)
-        order = random.Random(7).sample(range(len(models) - 50), len(models) - 50)
+        order = _shuffled_pages(models)
         for index in order[:5]:
             ours = await _ask(api, OUR_PAGE, after=models[index]["cursor"])
             theirs = await _ask(peer, PEER_PAGE, after=models[index]["id"])
             _same("a page of models", ours, theirs)
-        # Each page is expected to begin with the model after its cursor. Most pages are asked for once; a serial
-        # number in the variables makes the request a new one where a page comes up again.
-        first = [json.dumps(models[index + 1]["id"]) for index in order]
-        our_pages = Work([_body(OUR_PAGE, serial=True, after=models[index]["cursor"]) for index in order], first)
-        peer_pages = Work([_body(PEER_PAGE, serial=True, after=models[index]["id"]) for index in order], first)
+        # A serial number in the variables makes the request a new one where a page comes up again.
+        our_pages = _pages(OUR_PAGE, "cursor", models, order)
+        peer_pages = _pages(PEER_PAGE, "id", models, order)
         hits = await _cached_answers(api)
         page, peer_page, cached_page = await _in_turns(ports, our_pages, peer_pages, seconds)
         if (used := await _cached_answers(api) - hits) != 0:
             raise RuntimeError(f"{used:g} of the pages came out of the response cache")
-        refs = random.Random(11).sample(models, len(models))
-        by_ref = Work([_body(ONE, ref=model["ref"]) for model in refs], [json.dumps(model["id"]) for model in refs])
+        by_ref = _by_ref(models)
         one, peer_one, cached_one = await _in_turns(ports, by_ref, by_ref, seconds)
         pages = f"pages of 50 of {len(models):,} models, each another"
         return [
@@ -113,6 +111,33 @@ async def run_all(database: Database, seconds: float, data_dir: Path) -> list[Ro
             compared("one model by ref, refs in turn", one.rate, peer_one.rate, 40, note=_times(one)),
             compared("one model by ref: peer with caches", one.rate, cached_one.rate),
         ]
+
+
+async def requests_of_every_kind(port: int, seconds: float) -> list[Plan]:
+    """Loads for an API process with the whole catalog: pages that no cache answers, and models by reference."""
+    async with _client(port) as api:
+        models = await _every_model(api)
+    works = (_pages(OUR_PAGE, "cursor", models, _shuffled_pages(models)), _by_ref(models))
+    return [_plan(port, work, seconds) for work in works]
+
+
+def _shuffled_pages(models: Sequence[dict[str, str]]) -> list[int]:
+    """Indexes of models behind which there is a whole page."""
+    count = len(models) - _PAGE_SIZE
+    return random.Random(7).sample(range(count), count)
+
+
+def _pages(query: str, cursor: str, models: Sequence[dict[str, str]], order: Sequence[int]) -> Work:
+    """Each page is expected to hold the model after its cursor."""
+    return Work(
+        [_body(query, serial=True, after=models[index][cursor]) for index in order],
+        [json.dumps(models[index + 1]["id"]) for index in order],
+    )
+
+
+def _by_ref(models: Sequence[dict[str, str]]) -> Work:
+    order = random.Random(11).sample(models, len(models))
+    return Work([_body(ONE, ref=model["ref"]) for model in order], [json.dumps(model["id"]) for model in order])
 
 
 @asynccontextmanager
@@ -186,17 +211,19 @@ async def _in_turns(ports: Ports, ours: Work, theirs: Work, seconds: float) -> t
 
 
 def _measure(port: int, work: Work, seconds: float, sent: int = 0) -> Result:
+    return generate(_plan(port, work, seconds, sent))
+
+
+def _plan(port: int, work: Work, seconds: float, sent: int = 0) -> Plan:
     """`sent`: the requests of former rounds; this one goes on where they ended."""
     offset = sent % len(work.bodies)
-    return generate(
-        Plan(
-            port=port,
-            bodies=[*work.bodies[offset:], *work.bodies[:offset]],
-            expected=[*work.expected[offset:], *work.expected[:offset]],
-            seconds=seconds,
-            first_serial=sent,
-            token=TOKEN,
-        )
+    return Plan(
+        port=port,
+        bodies=[*work.bodies[offset:], *work.bodies[:offset]],
+        expected=[*work.expected[offset:], *work.expected[:offset]],
+        seconds=seconds,
+        first_serial=sent,
+        token=TOKEN,
     )
 
 

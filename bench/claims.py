@@ -26,7 +26,7 @@ from workers.worker import MAX_CLAIM
 
 PROVIDER = "openai"
 MODEL = "openai:gpt-4o"
-_ENQUEUE_BATCH = 2_000
+_ENQUEUE_BATCH = 1_000
 _ENQUEUERS = 2
 _HIGH_LIMITS = (1_000_000, 100_000_000, 2_000_000_000)
 """So high that all is admitted: every start is counted, reserved and settled all the same."""
@@ -38,8 +38,8 @@ async def prepare(database: Database) -> str:
     async with database.connection() as connection:
         return str(
             await connection.fetchval(
-                "UPDATE llm_providers SET max_parallel_requests = $2, requests_per_minute = $3, tokens_per_minute = $4, "
-                "updated_at = now() WHERE name = $1 RETURNING id",
+                "UPDATE llm_providers SET max_parallel_requests = $2, requests_per_minute = $3, "
+                "tokens_per_minute = $4, updated_at = now() WHERE name = $1 RETURNING id",
                 PROVIDER,
                 *_HIGH_LIMITS,
             )
@@ -63,7 +63,11 @@ async def run(database: Database, seconds: float, drain_peer: float | None) -> l
     return [
         at_least(f"enqueue, batches of {_ENQUEUE_BATCH:,}", enqueue_rate, 50_000),
         at_least(what, drain_rate, 5_000),
-        *([compared("claim and finish, against PgQueuer without limits", drain_rate, drain_peer)] if drain_peer else []),
+        *(
+            [compared("claim and finish, against PgQueuer without limits", drain_rate, drain_peer)]
+            if drain_peer
+            else []
+        ),
         measured("  of these requests, enqueued and drained", min(enqueued, drained), "requests"),
     ]
 
@@ -87,7 +91,8 @@ async def enqueue(service: RequestService, seconds: float) -> tuple[int, float]:
     async def submit() -> None:
         nonlocal written
         while time.perf_counter() - started < seconds:
-            written += len(await service.enqueue(batch, workspace_id="default"))
+            ids = await service.enqueue(batch, workspace_id="default")
+            written += len(ids)  # not in one statement: the sum would be read before the wait
 
     await asyncio.gather(*(submit() for _ in range(_ENQUEUERS)))
     return written, written / (time.perf_counter() - started)

@@ -98,7 +98,8 @@ async def _pick_up(database: Database, service: RequestService, finished: Finish
         raise RuntimeError(f"{_SAMPLES} calls were submitted one after the other, and {len(arrivals)} arrived")
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT extract(epoch FROM started_at - created_at)::float8 AS seconds FROM model_requests WHERE id = ANY ($1)",
+            "SELECT extract(epoch FROM started_at - created_at)::float8 AS seconds "
+            "FROM model_requests WHERE id = ANY ($1)",
             ids,
         )
     started = sorted(row["seconds"] * 1000 for row in rows)
@@ -129,7 +130,8 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 async def _check(database: Database) -> None:
     async with database.connection() as connection:
         bad = await connection.fetch(
-            "SELECT status, error, count(*) FROM model_requests WHERE status <> 'COMPLETED' OR cost_total IS NULL GROUP BY 1, 2"
+            "SELECT status, error, count(*) FROM model_requests "
+            "WHERE status <> 'COMPLETED' OR cost_total IS NULL GROUP BY 1, 2"
         )
     if bad:
         raise RuntimeError(f"not every request was completed and charged: {[tuple(row) for row in bad]}")

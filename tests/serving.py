@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # they stay with pytest
+
 
 @asynccontextmanager
 async def serve_api(dsn: str, data_dir: Path, **settings: Any) -> AsyncIterator[Api]:
     """`settings` are fields of Config."""
-    config = Config(
-        database_url=SecretStr(dsn), data_dir=data_dir, admin_token=SecretStr(ADMIN_TOKEN), **settings
-    )
+    config = Config(database_url=SecretStr(dsn), data_dir=data_dir, admin_token=SecretStr(ADMIN_TOKEN), **settings)
     opened: list[ApiServices] = []
 
     @asynccontextmanager
@@ -82,9 +84,7 @@ async def serve_api(dsn: str, data_dir: Path, **settings: Any) -> AsyncIterator[
 
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = _Server(
-        uvicorn.Config(create_app(open_services), log_level="warning", access_log=False, lifespan="on")
-    )
+    server = _Server(uvicorn.Config(create_app(open_services), log_level="warning", access_log=False, lifespan="on"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         ready = asyncio.create_task(server.ready.wait())

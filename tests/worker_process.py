@@ -18,6 +18,7 @@ from app.catalog.snapshots import SnapshotHolder
 from app.db.listen import REQUESTS
 from app.db.pool import Database
 from app.providers.registry import ADAPTERS
+from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
@@ -71,7 +72,7 @@ class WorkerProcess:
 async def request_service(database: Database) -> AsyncIterator[RequestService]:
     snapshots = SnapshotHolder(database)
     await snapshots.refresh()
-    yield RequestService(database, snapshots, adapters=ADAPTERS, default_max_output_tokens=1000)
+    yield RequestService(database, snapshots, Preparation(adapters=ADAPTERS, default_max_output_tokens=1000))
     await snapshots.stop()
 
 

@@ -33,6 +33,7 @@ async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
             executor=execution.executor,
             finisher=execution.finisher,
             leases=execution.leases,
+            chunks=execution.chunks,
             concurrency=config.worker_concurrency,
             lease_seconds=config.lease_seconds,
         )

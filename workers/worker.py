@@ -15,11 +15,13 @@ from app.catalog.snapshots import SnapshotHolder
 from app.db.listen import CANCEL, WORK, Listener
 from app.db.pool import Database
 from app.execution.attempt import Attempt
+from app.execution.chunks import ChunkLog
 from app.execution.executor import Executor, Interruption
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
 from app.limits import repository
 from app.limits.records import Claim, ClaimedRequest
+from app.providers.operations import request_from_json
 
 MAX_CLAIM: Final = 200
 _CLAIM_RETRY_SECONDS: Final = 0.5
@@ -63,6 +65,7 @@ class Worker:
         executor: Executor,
         finisher: Finisher,
         leases: LeaseKeeper,
+        chunks: ChunkLog,
         concurrency: int,
         lease_seconds: float,
     ) -> None:
@@ -71,6 +74,7 @@ class Worker:
         self._executor = executor
         self._finisher = finisher
         self._leases = leases
+        self._chunks = chunks
         self._concurrency = concurrency
         self._lease_seconds = lease_seconds
         self._calls: dict[tuple[str, str], _Call] = {}
@@ -93,6 +97,7 @@ class Worker:
         """Until `stop` is set; then lets calls end for `drain_seconds`, or until `hurry`, and gives the others back."""
         self._finisher.start()
         self._leases.start()
+        self._chunks.start()
         claiming = asyncio.create_task(self._claim_for_ever(), name="claims")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -106,6 +111,7 @@ class Worker:
             await self._drain(drain_seconds, hurry or asyncio.Event())
             await self._leases.stop()
             await self._finisher.stop()
+            await self._chunks.stop()
 
     async def _end_claims(self, claiming: asyncio.Task[None]) -> None:
         """A claim that is under way may have leased requests: it is awaited, so that they are run or given back."""
@@ -214,7 +220,16 @@ class Worker:
         self._calls[key] = call
         self._idle.clear()
         self._leases.hold(request, claimed_at=claimed_at, stop=call.stop)
-        attempt = Attempt(request, send_by=claimed_at + claim.waited_seconds + claim.send_within_seconds)
+        assert request.payload is not None
+        assert request.parameters is not None
+        started = claimed_at + claim.waited_seconds
+        attempt = Attempt(
+            request,
+            request=request_from_json(request.payload),
+            parameters=request.parameters,
+            send_by=started + claim.send_within_seconds,
+            started=started,
+        )
         call.task = asyncio.create_task(self._run(call, attempt, claim.catalog_revision), name=request.request_id)
         call.task.add_done_callback(lambda task: self._end(key, request, task))
 
@@ -222,7 +237,10 @@ class Worker:
         with structlog.contextvars.bound_contextvars(request_id=attempt.claim.request_id):
             call.begin()
             result = await self._executor.execute(
-                attempt, catalog_revision=catalog_revision, interruption=lambda: call.interruption
+                attempt,
+                catalog_revision=catalog_revision,
+                interruption=lambda: call.interruption,
+                sink=self._chunks.sink(attempt.claim) if attempt.claim.is_streamed else None,
             )
             call.is_executing = False
             if result is None:
@@ -233,6 +251,7 @@ class Worker:
 
     def _end(self, key: tuple[str, str], request: ClaimedRequest, task: asyncio.Task[None]) -> None:
         self._leases.release(request)
+        self._chunks.forget(request)
         del self._calls[key]
         if not self._calls:
             self._idle.set()

@@ -132,6 +132,9 @@ class Engine:
         try:
             async for result in source:
                 yield _outcome(result)
+        except Exception as error:  # noqa: BLE001 - the source raised: shown if it was on purpose, else masked
+            failure = GraphQLError(str(error), original_error=error)
+            yield Outcome({"errors": format_errors([failure])}, is_request_error=True)
         finally:
             await source.aclose()  # type: ignore[attr-defined]  # graphql-core's is an async generator
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import SecretStr
 
 from app.db.rows import LlmModel, LlmProvider
 from app.limits.records import ClaimedRequest
 from app.prices.records import CostReceipt, Usage
-from app.providers.protocol import Adapter, ModelResponse, WireRequest
+from app.providers.adapter import Adapter, ModelCall, ModelResponse, WireRequest
+from app.providers.collect import Collector
+from app.providers.operations import Chunk, OperationRequest
+
+ChunkSink = Callable[[Sequence[Chunk]], Awaitable[None]]
+"""Takes the chunks of a streamed answer as they come. Where it waits, the provider's connection waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """In seconds. `read`: between two pieces of an answer; `total`: from the start to its end."""
+
+    connect: float
+    read: float
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +33,29 @@ class Attempt:
     """`send_by` is the time.monotonic() instant at which the start's permit ends."""
 
     claim: ClaimedRequest
+    request: OperationRequest
+    parameters: Mapping[str, Any]
     send_by: float
+    started: float
+    """The time.monotonic() instant of the start, or earlier."""
     provider: LlmProvider | None = None
     model: LlmModel | None = None
     adapter: Adapter | None = None
     base_url: str | None = None
+    timeouts: Timeouts | None = None
     credential: SecretStr | None = None
+    model_call: ModelCall | None = None
     wire_request: WireRequest | None = None
     response: ModelResponse | None = None
     usage: Usage | None = None
     receipt: CostReceipt | None = None
+
+
+class Progress:
+    """How far a streamed call has come, for when it ends before its time."""
+
+    __slots__ = ("collector", "first_chunk_seconds")
+
+    def __init__(self) -> None:
+        self.collector = Collector()
+        self.first_chunk_seconds: float | None = None

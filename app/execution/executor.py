@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -15,11 +15,12 @@ import structlog
 from app.catalog.snapshots import SnapshotHolder
 from app.errors import CallCancelled, CallTimeout, ConnectionFailed, InvalidResponse, PermitExpired, ProviderError
 from app.execution import steps
-from app.execution.attempt import Attempt
-from app.providers.protocol import Adapter
+from app.execution.attempt import Attempt, ChunkSink, Progress, Timeouts
+from app.execution.results import completed, failed
+from app.providers.adapter import Adapter
 from app.providers.transport import Transport
-from app.requests.lifecycle import Decision, decide, is_retryable
-from app.requests.records import AttemptError, AttemptResult, Outcome
+from app.requests.lifecycle import decide
+from app.requests.records import AttemptResult
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +33,12 @@ class Interruption(StrEnum):
     LEASE_LOST = "LEASE_LOST"
 
 
+_INTERRUPTED: Mapping[Interruption, ProviderError] = {
+    Interruption.CANCELLED: CallCancelled("cancelled while the call was running"),
+    Interruption.DRAINED: ConnectionFailed("the process stopped before the call ended"),
+}
+
+
 class Executor:
     def __init__(
         self,
@@ -41,7 +48,7 @@ class Executor:
         adapters: Mapping[str, Adapter],
         credentials: steps.Credentials,
         endpoints: steps.Endpoints,
-        call_timeout_seconds: float,
+        timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -50,78 +57,97 @@ class Executor:
         self._adapters = adapters
         self._credentials = credentials
         self._endpoints = endpoints
-        self._call_timeout_seconds = call_timeout_seconds
+        self._timeouts = timeouts
         self._now = now
         self._jitter = jitter
 
     async def execute(
-        self, attempt: Attempt, *, catalog_revision: int, interruption: Callable[[], Interruption | None]
+        self,
+        attempt: Attempt,
+        *,
+        catalog_revision: int,
+        interruption: Callable[[], Interruption | None],
+        sink: ChunkSink | None = None,
+        may_repeat: Callable[[], bool] = lambda: True,
     ) -> AttemptResult | None:
         """The attempt's result; None where its lease was lost.
 
-        `catalog_revision` was in force at the start: the steps see no older catalog. A cancelled task ends as
-        `interruption()` says; where that says nothing, the cancellation goes on.
+        `catalog_revision` was in force at the start: the steps see no older catalog. With `sink` the answer is
+        streamed; `may_repeat` says after a failure whether another attempt can still take its place. A cancelled task
+        ends as `interruption()` says; where that says nothing, the cancellation goes on.
         """
-        started = time.monotonic()
+        progress = Progress()
         try:
             await self._catch_up(catalog_revision)
-            attempt = await self._run(attempt)
-            return _completed(attempt)
+            attempt = self._resolved(attempt)
+            attempt = await self._called(attempt, progress, sink)
+            attempt = steps.price(steps.read_usage(attempt), self._snapshots.current)
+            return completed(attempt, progress)
         except ProviderError as error:
-            return self._failed(attempt, error)
+            return self._failed(attempt, error, progress, may_repeat)
         except asyncio.CancelledError:
-            return self._interrupted(attempt, interruption())
+            why = interruption()
+            if why is None:
+                raise
+            if why is Interruption.LEASE_LOST:
+                return None
+            return self._failed(attempt, _INTERRUPTED[why], progress, may_repeat)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must end here
             # A defect of our own must not hold a slot for ever: the request ends, with the error in the log.
             _log.exception("attempt_crashed", request_id=attempt.claim.request_id)
-            return self._failed(attempt, InvalidResponse(f"internal error: {type(error).__name__}"))
-        finally:
-            _log.debug(
-                "attempt_ended", request_id=attempt.claim.request_id, seconds=round(time.monotonic() - started, 6)
+            return self._failed(
+                attempt, InvalidResponse(f"internal error: {type(error).__name__}"), progress, may_repeat
             )
 
     async def _catch_up(self, catalog_revision: int) -> None:
+        if self._snapshots.current.revision >= catalog_revision:
+            return
         try:
             await self._snapshots.refresh(at_least=catalog_revision)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             raise PermitExpired("the catalog could not be read before the call") from None
 
-    async def _run(self, attempt: Attempt) -> Attempt:
-        snapshot = self._snapshots.current
-        attempt = steps.resolve_model(attempt, snapshot, self._adapters, self._endpoints)
-        attempt = steps.pick_credential(attempt, self._credentials)
-        attempt = steps.render(attempt)
-        timeout_seconds = self._timeout_seconds(attempt)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                attempt = await steps.call(attempt, self._transport, timeout_seconds=timeout_seconds)
-        except TimeoutError:
-            raise CallTimeout(f"the call did not end within {timeout_seconds:g} s") from None
-        attempt = steps.read_usage(attempt)
-        return steps.price(attempt, snapshot)
+    def _resolved(self, attempt: Attempt) -> Attempt:
+        return steps.pick_credential(
+            steps.resolve_model(attempt, self._snapshots.current, self._adapters, self._endpoints, self._timeouts),
+            self._credentials,
+        )
 
-    def _timeout_seconds(self, attempt: Attempt) -> float:
-        deadline = attempt.claim.deadline
+    async def _called(self, attempt: Attempt, progress: Progress, sink: ChunkSink | None) -> Attempt:
+        attempt = steps.render(attempt, stream=sink is not None)
+        seconds = self._seconds_left(attempt)
+        try:
+            async with asyncio.timeout(seconds):
+                return await steps.call(attempt, self._transport, progress=progress, sink=sink)
+        except TimeoutError:
+            raise CallTimeout(f"the call did not end within {seconds:.6g} s") from None
+
+    def _seconds_left(self, attempt: Attempt) -> float:
+        assert attempt.timeouts is not None
+        total, deadline = attempt.timeouts.total, attempt.claim.deadline
         if deadline is None:
-            return self._call_timeout_seconds
+            return total
         left = (deadline - self._now()).total_seconds()
         if left <= 0:
             raise CallTimeout("the deadline passed before the call was sent")
-        return min(self._call_timeout_seconds, left)
+        return min(total, left)
 
-    def _failed(self, attempt: Attempt, error: ProviderError) -> AttemptResult:
+    def _failed(
+        self, attempt: Attempt, error: ProviderError, progress: Progress, may_repeat: Callable[[], bool]
+    ) -> AttemptResult:
         claim = attempt.claim
         decision = decide(
             error,
             attempt=claim.attempt,
             max_attempts=claim.max_attempts,
+            has_fallback=claim.has_fallback,
+            may_repeat=may_repeat(),
             now=self._now(),
             deadline=claim.deadline,
             jitter=self._jitter(),
         )
-        message = _masked(error.message, attempt)
-        if decision.reason is not None:
-            message = f"{message} ({decision.reason})"
+        attempt = self._with_partial_usage(attempt, progress)
+        result = failed(attempt, error, decision, progress)
         _log.info(
             "attempt_failed",
             request_id=claim.request_id,
@@ -131,69 +157,14 @@ class Executor:
             http_status=error.http_status,
             outcome=decision.outcome,
         )
-        return AttemptResult(
-            request_id=claim.request_id,
-            lease_id=claim.lease_id,
-            outcome=decision.outcome,
-            retry_seconds=decision.retry_seconds,
-            settled_tokens=_settled_after(error),
-            error=AttemptError(error.code, message, is_retryable(error), error.http_status),
-            http_status=error.http_status,
-            provider_request_id=error.provider_request_id,
-        )
+        return result
 
-    def _interrupted(self, attempt: Attempt, why: Interruption | None) -> AttemptResult | None:
-        claim = attempt.claim
-        if why is Interruption.CANCELLED:
-            return self._failed(attempt, CallCancelled("cancelled while the call was running"))
-        if why is Interruption.DRAINED:
-            error = ConnectionFailed("the worker stopped before the call ended")
-            decision = Decision(Outcome.RETRY) if claim.attempt < claim.max_attempts else Decision(Outcome.FAILED)
-            return AttemptResult(
-                request_id=claim.request_id,
-                lease_id=claim.lease_id,
-                outcome=decision.outcome,
-                error=AttemptError(error.code, error.message, retryable=True),
-            )
-        if why is Interruption.LEASE_LOST:
-            return None
-        raise asyncio.CancelledError
-
-
-def _completed(attempt: Attempt) -> AttemptResult:
-    assert attempt.response is not None
-    assert attempt.usage is not None
-    return AttemptResult(
-        request_id=attempt.claim.request_id,
-        lease_id=attempt.claim.lease_id,
-        outcome=Outcome.COMPLETED,
-        # An estimate is not good enough to give permits back.
-        settled_tokens=None if attempt.usage.estimated else attempt.usage.total_tokens,
-        output=attempt.response.output,
-        output_text=attempt.response.output_text,
-        usage=attempt.usage,
-        cost=attempt.receipt,
-        response_model=attempt.response.response_model,
-        provider_request_id=attempt.response.provider_request_id,
-        finish_reason=attempt.response.finish_reason,
-        http_status=200,
-    )
-
-
-def _settled_after(error: ProviderError) -> int | None:
-    """Zero where the provider surely used no tokens: nothing was sent, or it refused with a 4xx. Else not known."""
-    if isinstance(error, PermitExpired):
-        return 0
-    refused = error.http_status is not None and 400 <= error.http_status < 500 and error.http_status != 408
-    return 0 if refused or (error.http_status is None and error.code == "AUTHENTICATION_FAILED") else None
-
-
-def _masked(message: str, attempt: Attempt) -> str:
-    """A provider may echo the key it was called with."""
-    secret = attempt.credential.get_secret_value() if attempt.credential is not None else ""
-    if len(secret) < 8:
-        return message
-    message = message.replace(secret, "***")
-    # A long message was cut, perhaps in the middle of the key.
-    cut = next((size for size in range(len(secret) - 1, 3, -1) if message.endswith(secret[:size])), 0)
-    return message[:-cut] + "***" if cut else message
+    def _with_partial_usage(self, attempt: Attempt, progress: Progress) -> Attempt:
+        """A stream that broke off was billed for what had come of it: that is estimated, and charged as estimated."""
+        if progress.first_chunk_seconds is None or attempt.model is None:
+            return attempt
+        try:
+            attempt = steps.read_usage(replace(attempt, response=replace(progress.collector.response(), usage=None)))
+        except ProviderError:
+            return attempt
+        return steps.price(attempt, self._snapshots.current)

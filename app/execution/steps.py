@@ -6,23 +6,23 @@ No transaction is open in any of them.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
-import orjson
 from pydantic import SecretStr
 
 from app.catalog.snapshot import Snapshot
 from app.errors import InvalidRequest, InvalidResponse, ModelNotFound, ValidationError
-from app.execution.attempt import Attempt
+from app.execution.attempt import Attempt, ChunkSink, Progress, Timeouts
+from app.execution.estimate import estimate_usage
 from app.prices.calculation import disjoint_parts, price_usage
-from app.prices.records import Usage
-from app.providers.protocol import Adapter, ModelCall
+from app.providers.adapter import Adapter, ModelCall, ModelResponse, Unfinished
+from app.providers.operations import OPERATION_OF
+from app.providers.sse import EventDecoder
 from app.providers.transport import Transport
-
-_BYTES_PER_TOKEN: Final = 4
-"""What prose comes to, for an estimate that is neither high nor low."""
 
 
 class Credentials(Protocol):
@@ -56,7 +56,7 @@ class EmulatorEndpoints:
 
 
 def resolve_model(
-    attempt: Attempt, snapshot: Snapshot, adapters: Mapping[str, Adapter], endpoints: Endpoints
+    attempt: Attempt, snapshot: Snapshot, adapters: Mapping[str, Adapter], endpoints: Endpoints, defaults: Timeouts
 ) -> Attempt:
     model = snapshot.model(attempt.claim.model_id) if attempt.claim.model_id is not None else None
     provider = snapshot.provider(model.provider_id) if model is not None else None
@@ -67,11 +67,24 @@ def resolve_model(
     if adapter is None:
         known = ", ".join(sorted(adapters))
         raise InvalidRequest(f"provider {provider.name!r} has the adapter {name!r}; this worker has {known}")
+    operation = OPERATION_OF[type(attempt.request)]
+    if operation not in adapter.operations:
+        raise InvalidRequest(f"the protocol {name!r} of provider {provider.name!r} has no {operation}")
     if not base_url and provider.name != adapter.name:
         # The adapter's own address is for the provider of that name: nobody else's key goes there.
         raise InvalidRequest(f"provider {provider.name!r} has no base URL")
+    timeouts = Timeouts(
+        connect=model.connect_timeout_seconds or defaults.connect,
+        read=model.read_timeout_seconds or defaults.read,
+        total=model.total_timeout_seconds or defaults.total,
+    )
     return replace(
-        attempt, model=model, provider=provider, adapter=adapter, base_url=base_url or adapter.default_base_url
+        attempt,
+        model=model,
+        provider=provider,
+        adapter=adapter,
+        base_url=base_url or adapter.default_base_url,
+        timeouts=timeouts,
     )
 
 
@@ -80,27 +93,86 @@ def pick_credential(attempt: Attempt, credentials: Credentials) -> Attempt:
     return replace(attempt, credential=credentials.for_provider(attempt.provider.name))
 
 
-def render(attempt: Attempt) -> Attempt:
+def render(attempt: Attempt, *, stream: bool) -> Attempt:
     assert attempt.adapter is not None
     assert attempt.model is not None
     assert attempt.base_url is not None
     assert attempt.credential is not None
-    call = ModelCall(
+    model_call = ModelCall(
         model_id=attempt.model.model_id,
         base_url=attempt.base_url,
         credential=attempt.credential,
-        payload=attempt.claim.payload,
-        parameters=attempt.claim.parameters,
+        request=attempt.request,
+        parameters=attempt.parameters,
         request_id=attempt.claim.request_id,
+        stream=stream,
+        allows_unknown=attempt.model.allows_unknown_parameters,
     )
-    return replace(attempt, wire_request=attempt.adapter.render(call))
+    return replace(attempt, model_call=model_call, wire_request=attempt.adapter.render(model_call))
 
 
-async def call(attempt: Attempt, transport: Transport, *, timeout_seconds: float) -> Attempt:
-    assert attempt.adapter is not None
+async def call(attempt: Attempt, transport: Transport, *, progress: Progress, sink: ChunkSink | None) -> Attempt:
+    """Sends the call and reads its answer; of a streamed one each chunk goes to `sink` as it comes."""
+    assert attempt.model_call is not None
+    if attempt.model_call.stream:
+        response = await _stream(attempt, transport, progress, sink)
+    else:
+        response = await _whole(attempt, transport)
+    return replace(attempt, response=response)
+
+
+async def _whole(attempt: Attempt, transport: Transport) -> ModelResponse:
+    adapter, model_call, timeouts = attempt.adapter, attempt.model_call, attempt.timeouts
+    assert adapter is not None
+    assert model_call is not None
+    assert timeouts is not None
     assert attempt.wire_request is not None
-    response = await transport.send(attempt.wire_request, timeout_seconds=timeout_seconds, send_by=attempt.send_by)
-    return replace(attempt, response=attempt.adapter.parse(response))
+    answer = await transport.send(
+        attempt.wire_request, connect_seconds=timeouts.connect, read_seconds=timeouts.read, send_by=attempt.send_by
+    )
+    parsed = adapter.parse(model_call, answer)
+    while isinstance(parsed, Unfinished):
+        await asyncio.sleep(parsed.poll_seconds)
+        # A look at work under way is no start of a call: no permit is needed.
+        answer = await transport.send(
+            parsed.poll, connect_seconds=timeouts.connect, read_seconds=timeouts.read, send_by=None
+        )
+        parsed = adapter.parse(model_call, answer)
+    return parsed
+
+
+async def _stream(attempt: Attempt, transport: Transport, progress: Progress, sink: ChunkSink | None) -> ModelResponse:
+    adapter, model_call, timeouts = attempt.adapter, attempt.model_call, attempt.timeouts
+    assert adapter is not None
+    assert model_call is not None
+    assert timeouts is not None
+    assert attempt.wire_request is not None
+    async with transport.stream(
+        attempt.wire_request, connect_seconds=timeouts.connect, read_seconds=timeouts.read, send_by=attempt.send_by
+    ) as answer:
+        if answer.status != 200:
+            parsed = adapter.parse(model_call, await answer.whole())
+            if isinstance(parsed, Unfinished):
+                raise InvalidResponse("the provider does not stream this", http_status=answer.status)
+            return parsed
+        reader = adapter.stream_reader(model_call)
+        decoder = EventDecoder()
+        async for piece in answer.pieces():
+            chunks = [chunk for event in decoder.feed(piece) for chunk in reader.read(event.event, event.data)]
+            if not chunks:
+                continue
+            if progress.first_chunk_seconds is None:
+                progress.first_chunk_seconds = time.monotonic() - attempt.started
+            for chunk in chunks:
+                progress.collector.add(chunk)
+            if sink is not None:
+                await sink(chunks)
+        reader.end()
+        return replace(progress.collector.response(), provider_request_id=_request_id(answer.headers))
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    return headers.get("x-request-id") or headers.get("request-id")
 
 
 def read_usage(attempt: Attempt) -> Attempt:
@@ -108,11 +180,7 @@ def read_usage(attempt: Attempt) -> Attempt:
     assert attempt.response is not None
     usage = attempt.response.usage
     if usage is None:
-        usage = Usage(
-            input_tokens=_estimate(attempt.claim.payload),
-            output_tokens=_estimate(attempt.response.output_text or attempt.response.output),
-            estimated=True,
-        )
+        usage = estimate_usage(attempt.request, attempt.response.output)
     try:
         disjoint_parts(usage)
     except ValidationError as error:
@@ -127,8 +195,3 @@ def price(attempt: Attempt, snapshot: Snapshot) -> Attempt:
     model_id, started_at = attempt.model.id, attempt.claim.started_at
     receipt = price_usage(attempt.usage, lambda unit: snapshot.price_at(model_id, unit, started_at))
     return replace(attempt, receipt=receipt)
-
-
-def _estimate(content: object) -> int:
-    size = len(content.encode()) if isinstance(content, str) else len(orjson.dumps(content))
-    return max(1, -(-size // _BYTES_PER_TOKEN))

@@ -12,7 +12,11 @@ LeaseId = NewType("LeaseId", str)
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRequest:
-    """One admitted request. `started_at` is the start that the limits counted, by the database's clock."""
+    """One admitted request. `started_at` is the start that the limits counted, by the database's clock.
+
+    `payload` and `parameters` are None where its owner claimed it, who has them. `has_fallback`: another model is
+    left to go on with.
+    """
 
     request_id: str
     lease_id: LeaseId
@@ -20,13 +24,15 @@ class ClaimedRequest:
     workspace_id: str
     model_id: str | None
     model_ref: str
-    payload: dict[str, Any]
-    parameters: dict[str, Any]
+    payload: dict[str, Any] | None
+    parameters: dict[str, Any] | None
     attempt: int
     max_attempts: int
     deadline: datetime | None
     started_at: datetime
     reserved_tokens: int
+    is_streamed: bool = False
+    has_fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Claim:
     `wait_seconds`: time after which a claim can be of use without any notification; None where only a notification
     can make it so. `send_within_seconds`: how long the admitted starts' permits hold, from the start. A start
     happened no earlier than `waited_seconds` after the claim was called. `catalog_revision`: the catalog's revision
-    when the requests started.
+    when the requests started. `permits_left`: how many more calls could have started.
     """
 
     requests: tuple[ClaimedRequest, ...]
@@ -44,6 +50,7 @@ class Claim:
     send_within_seconds: float
     waited_seconds: float
     catalog_revision: int
+    permits_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asyncpg import Record
+
 from app.db.pool import Connection
 from app.limits.records import Claim, ClaimedRequest, LeaseId, RenewedLease, Start
 
 
 async def claim_requests(
-    connection: Connection, provider_id: str, *, worker_id: str, capacity: int, lease_seconds: float
+    connection: Connection,
+    provider_id: str,
+    *,
+    worker_id: str,
+    capacity: int,
+    lease_seconds: float,
+    owner_id: str | None = None,
 ) -> Claim | None:
-    """Admits and leases up to `capacity` requests of one provider. None where there is no such provider."""
+    """Admits and leases up to `capacity` requests of one provider. None where there is no such provider.
+
+    Without `owner_id`, those that any worker may run; with it, those that its owner alone may.
+    """
     rows = await connection.fetch(
-        "SELECT * FROM claim_requests($1, $2, $3, $4)", provider_id, worker_id, capacity, lease_seconds
+        "SELECT * FROM claim_requests($1, $2, $3, $4, $5)", provider_id, worker_id, capacity, lease_seconds, owner_id
     )
+    return read_claim(rows, provider_id)
+
+
+def read_claim(rows: Sequence[Record], provider_id: str) -> Claim | None:
+    """The rows of claim_requests as a Claim."""
     requests = []
     summary = None
     for row in rows:
@@ -36,6 +52,8 @@ async def claim_requests(
                 deadline=row["deadline"],
                 started_at=row["started_at"],
                 reserved_tokens=row["reserved_tokens"],
+                is_streamed=row["is_streamed"],
+                has_fallback=row["has_fallback"],
             )
         )
     if summary is None:
@@ -46,6 +64,7 @@ async def claim_requests(
         send_within_seconds=summary["send_within_seconds"],
         waited_seconds=summary["waited_seconds"],
         catalog_revision=summary["catalog_revision"],
+        permits_left=summary["permits_left"],
     )
 
 

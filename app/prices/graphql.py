@@ -40,7 +40,7 @@ class UsageInput:
 @strawberry.type
 class CostLine:
     unit: records.UsageUnit
-    quantity: int
+    quantity: Decimal
     unit_price: Decimal | None = strawberry.field(
         description="Per 1,000,000 units. Null only where the quantity is 0 and no price is known."
     )
@@ -84,7 +84,7 @@ def show_receipt(receipt: records.CostReceipt) -> CostReceipt | None:
     lines = [
         CostLine(
             unit=line.unit,
-            quantity=line.quantity,
+            quantity=Decimal(line.quantity),
             unit_price=None if line.price is None else line.price.price_per_million,
             amount=line.amount,
         )

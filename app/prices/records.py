@@ -18,8 +18,8 @@ class Usage:
     """The counts of one call, all >= 0.
 
     `cache_read_tokens` and `cache_write_tokens` are included in `input_tokens`, `reasoning_tokens` in
-    `output_tokens`. `images` were generated, `characters` spoken, `seconds` of audio heard or of video generated,
-    `searches` ranked. `estimated`: the provider did not say, so the counts are an estimate.
+    `output_tokens`. `images` were generated, `characters` spoken, `seconds` of audio heard or of video generated (at
+    most 2 decimals), `searches` ranked. `estimated`: the provider did not say, so the counts are an estimate.
     """
 
     input_tokens: int = 0
@@ -42,7 +42,7 @@ class CostLine(NamedTuple):
     """`quantity` units at a dated price. `price` and `amount` are null where no price was known."""
 
     unit: UsageUnit
-    quantity: int
+    quantity: int | Decimal
     price: ModelPrice | None
     amount: Decimal | None
 

@@ -15,8 +15,14 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-class Text(Struct, frozen=True, tag_field="type", tag="text"):
+class Text(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="text"):
+    """`cache_ttl`, here and elsewhere: keep the prompt up to here that long ("5m", "1h") for later calls.
+
+    It changes no answer, only its price. Protocols that cache by themselves have no word for it and leave it out.
+    """
+
     text: str
+    cache_ttl: str | None = None
 
 
 class Image(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="image"):
@@ -26,14 +32,16 @@ class Image(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="imag
     data: str | None = None
     media_type: str | None = None
     detail: str | None = None
+    cache_ttl: str | None = None
 
 
-class ToolCall(Struct, frozen=True, tag_field="type", tag="tool_call"):
+class ToolCall(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="tool_call"):
     """`arguments` is JSON text, as the model wrote it: it need not be valid."""
 
     id: str
     name: str
     arguments: str
+    cache_ttl: str | None = None
 
 
 class ToolResult(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="tool_result"):
@@ -42,6 +50,7 @@ class ToolResult(Struct, frozen=True, omit_defaults=True, tag_field="type", tag=
     tool_call_id: str
     content: str
     is_error: bool = False
+    cache_ttl: str | None = None
 
 
 class Reasoning(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="reasoning"):
@@ -81,6 +90,7 @@ class Tool(Struct, frozen=True, omit_defaults=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    cache_ttl: str | None = None
 
 
 class ToolMode(StrEnum):

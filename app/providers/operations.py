@@ -264,7 +264,6 @@ Chunk = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Finished | S
 # --- JSON ---------------------------------------------------------------------------------------------------------
 
 _request_decoder: Final[msgspec.json.Decoder[OperationRequest]] = msgspec.json.Decoder(OperationRequest)
-_chunk_decoder: Final[msgspec.json.Decoder[Chunk]] = msgspec.json.Decoder(Chunk)
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -289,5 +288,7 @@ def output_from_json(value: Any) -> OperationOutput:
     return output
 
 
-def decode_chunk(data: bytes) -> Chunk:
-    return _chunk_decoder.decode(data)
+def chunk_from_json(value: Any) -> Chunk:
+    """From parsed JSON. Raises msgspec.ValidationError."""
+    chunk: Chunk = msgspec.convert(value, Chunk)
+    return chunk

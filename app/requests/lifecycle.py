@@ -16,12 +16,16 @@ from typing import Final
 from app.errors import (
     AuthenticationFailed,
     CallCancelled,
+    CallTimeout,
+    ConnectionFailed,
     InvalidRequest,
+    InvalidResponse,
     LeaseLost,
     ModelNotFound,
     PermissionDenied,
     PermitExpired,
     ProviderError,
+    ProviderUnavailable,
 )
 from app.requests.records import Outcome
 
@@ -29,6 +33,10 @@ FIRST_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 60.0
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 
+ATTEMPTS_PER_FALLBACK: Final = 3
+
+_CALLERS: Final = (InvalidRequest,)
+"""What another model would refuse too."""
 _FINAL: Final = (InvalidRequest, AuthenticationFailed, PermissionDenied, ModelNotFound, CallCancelled, LeaseLost)
 
 
@@ -45,33 +53,50 @@ def is_retryable(error: ProviderError) -> bool:
     return not isinstance(error, _FINAL)
 
 
+def is_provider_fault(error: ProviderError) -> bool:
+    """Whether it counts towards opening the provider's circuit: the provider failed, not the caller or a limit."""
+    return isinstance(error, (ProviderUnavailable, CallTimeout, ConnectionFailed, InvalidResponse))
+
+
 def decide(
-    error: ProviderError, *, attempt: int, max_attempts: int, now: datetime, deadline: datetime | None, jitter: float
+    error: ProviderError,
+    *,
+    attempt: int,
+    max_attempts: int,
+    now: datetime,
+    deadline: datetime | None,
+    jitter: float,
+    has_fallback: bool = False,
+    may_repeat: bool = True,
 ) -> Decision:
     """Decides after attempt number `attempt` (from 1). `jitter` is random in [0, 1).
 
     The provider's Retry-After is a floor of the wait; without one the wait doubles from one second up to a minute,
-    less up to half of it.
+    less up to half of it. Where this model is exhausted and another is left (`has_fallback`), that one goes on at
+    once. `may_repeat` False: a part of the answer has gone to the caller, so that no other can take its place.
     """
     if isinstance(error, PermitExpired):
         return Decision(Outcome.RELEASED)
     if isinstance(error, CallCancelled):
         return Decision(Outcome.CANCELLED)
+    if not may_repeat:
+        return Decision(Outcome.FAILED, reason="a part of the answer was already delivered")
+    exhausted = Outcome.FALLBACK if has_fallback and not isinstance(error, _CALLERS) else Outcome.FAILED
     if not is_retryable(error):
-        return Decision(Outcome.FAILED)
+        return Decision(exhausted)
     if attempt >= max_attempts:
-        return Decision(Outcome.FAILED, reason=f"all {max_attempts} attempts failed")
+        return Decision(exhausted, reason=f"all {max_attempts} attempts failed")
     wait = backoff_seconds(attempt, jitter)
     if error.retry_after_seconds is not None:
         if error.retry_after_seconds > MAX_RETRY_AFTER_SECONDS:
             return Decision(
-                Outcome.FAILED,
+                exhausted,
                 reason=f"the provider asks to wait {error.retry_after_seconds:.0f} s, "
                 f"more than {MAX_RETRY_AFTER_SECONDS:.0f} s",
             )
         wait = error.retry_after_seconds + wait * 0.1
     if deadline is not None and now + timedelta(seconds=wait) >= deadline:
-        return Decision(Outcome.FAILED, reason="the deadline comes before the next attempt")
+        return Decision(exhausted, reason="the deadline comes before the next attempt")
     return Decision(Outcome.RETRY, retry_seconds=wait)
 
 

@@ -7,13 +7,24 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, NewType
 
-from app.db.rows import LedgerEntry, ModelRequest, ModelRequestStatus, RequestAttempt, RequestAttemptStatus
+from app.db.rows import (
+    LedgerEntry,
+    ModelOperation,
+    ModelRequest,
+    ModelRequestStatus,
+    RequestAttempt,
+    RequestAttemptStatus,
+)
+from app.errors import ProviderError
 from app.prices.records import CostReceipt, Usage
+from app.providers.operations import Chunk, OperationOutput, OperationRequest
 
 __all__ = [
     "AttemptError",
     "AttemptResult",
+    "ChunkGroup",
     "LedgerEntry",
+    "ModelOperation",
     "ModelRequest",
     "ModelRequestStatus",
     "NewRequest",
@@ -40,6 +51,12 @@ class SubmitRequest:
     idempotency_key: str | None = None
     deadline: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    """Models to go on with, in this order, when the one before is exhausted."""
+    stream: bool = False
+    """Whether its chunks can be followed while it runs."""
+    request: OperationRequest | None = None
+    """In place of messages and input, from callers that have it already."""
 
 
 class NewRequest(NamedTuple):
@@ -50,11 +67,17 @@ class NewRequest(NamedTuple):
     provider_id: str
     model_id: str
     model_ref: str
+    operation: ModelOperation
     priority: int
     idempotency_key: str | None
     request_digest: str | None
     deadline: datetime | None
-    payload: dict[str, Any]
+    owner_id: str | None
+    is_streamed: bool
+    fallbacks: str
+    """The models' ids, separated by spaces."""
+    payload: bytes
+    """The request's JSON."""
     parameters: dict[str, Any]
     metadata: dict[str, Any]
     reserved_tokens: int
@@ -71,13 +94,27 @@ class RequestFilter:
     created_before: datetime | None = None
 
 
+class ChunkGroup(NamedTuple):
+    """Chunks of one lease that came together; `sequence` counts the groups of a lease from 0."""
+
+    request_id: str
+    lease_id: str
+    sequence: int
+    chunks: tuple[Chunk, ...]
+
+
 class Outcome(StrEnum):
-    """How an attempt ended. RETRY: the request waits again. RELEASED: nothing was sent, so no attempt is spent."""
+    """How an attempt ended.
+
+    RETRY: the request waits again. FALLBACK: it goes on with its next model. RELEASED: nothing was sent, so no attempt
+    is spent.
+    """
 
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     RETRY = "RETRY"
+    FALLBACK = "FALLBACK"
     RELEASED = "RELEASED"
 
 
@@ -99,12 +136,20 @@ class AttemptResult:
     lease_id: str
     outcome: Outcome
     retry_seconds: float = 0
+    attempts_more: int | None = None
+    """With FALLBACK: how many attempts the next model gets."""
+    provider_fault: bool = False
+    """The failure counts towards opening the provider's circuit."""
+    first_chunk_seconds: float | None = None
+    """From the start to the first chunk of a streamed answer."""
     settled_tokens: int | None = None
-    output: Any = None
+    output: OperationOutput | None = None
     output_text: str | None = None
     usage: Usage | None = None
     cost: CostReceipt | None = None
     error: AttemptError | None = None
+    cause: ProviderError | None = None
+    """The error itself, for whoever waits for the answer; not stored."""
     response_model: str | None = None
     provider_request_id: str | None = None
     finish_reason: str | None = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-import orjson
+import msgspec
 
 from app.db.pool import Connection
 from app.db.rows import LEDGER_ENTRY_COLUMNS, MODEL_REQUEST_COLUMNS, REQUEST_ATTEMPT_COLUMNS
 from app.money import print_decimal
+from app.providers.operations import chunk_from_json
 from app.requests.records import (
     AttemptResult,
+    ChunkGroup,
     LedgerEntry,
     ModelRequest,
     ModelRequestStatus,
@@ -20,18 +22,28 @@ from app.requests.records import (
     RequestFilter,
 )
 
+# Writes the typed outputs, and a Decimal as its exact text.
+_encode: Final = msgspec.json.Encoder().encode
+
 
 async def insert_requests(connection: Connection, requests: Sequence[NewRequest]) -> set[str]:
     """Inserts a batch in order and wakes the workers. Answers the ids that are new: a taken idempotency key is not."""
     rows = await connection.fetch(
         """
         WITH inserted AS (
-          INSERT INTO model_requests (id, workspace_id, provider_id, model_id, model_ref, priority, idempotency_key,
-                                      request_digest, deadline, payload, parameters, metadata, reserved_tokens,
-                                      max_attempts, created_by)
-          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[],
-                               $8::text[], $9::timestamptz[], $10::jsonb[], $11::jsonb[], $12::jsonb[], $13::int[],
-                               $14::int[], $15::text[])
+          INSERT INTO model_requests (id, workspace_id, provider_id, model_id, model_ref, operation, priority,
+                                      idempotency_key, request_digest, deadline, owner_id, is_streamed,
+                                      fallback_model_ids, payload, parameters, metadata, reserved_tokens, max_attempts,
+                                      created_by)
+          SELECT id, workspace_id, provider_id, model_id, model_ref, operation, priority, idempotency_key,
+                 request_digest, deadline, owner_id, is_streamed, string_to_array(fallbacks, ' '), payload, parameters,
+                 metadata, reserved_tokens, max_attempts, created_by
+            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::"ModelOperation"[], $7::int[],
+                        $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::bool[], $13::text[],
+                        $14::jsonb[], $15::jsonb[], $16::jsonb[], $17::int[], $18::int[], $19::text[])
+              AS new(id, workspace_id, provider_id, model_id, model_ref, operation, priority, idempotency_key,
+                     request_digest, deadline, owner_id, is_streamed, fallbacks, payload, parameters, metadata,
+                     reserved_tokens, max_attempts, created_by)
           ON CONFLICT (workspace_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
           RETURNING id, provider_id
         ), announced AS (
@@ -49,8 +61,8 @@ async def finish_requests(connection: Connection, results: Sequence[AttemptResul
     lines = [line for result in results if result.cost is not None for line in _ledger_lines(result)]
     rows = await connection.fetch(
         "SELECT * FROM finish_requests($1, $2)",
-        orjson.dumps([_finish_values(result) for result in results]),
-        orjson.dumps(lines),
+        _encode([_finish_values(result) for result in results]),
+        _encode(lines),
     )
     return {row["request_id"]: ModelRequestStatus(row["status"]) for row in rows}
 
@@ -61,7 +73,10 @@ def _finish_values(result: AttemptResult) -> dict[str, Any]:
         "lease_id": result.lease_id,
         "outcome": result.outcome,
         "retry_seconds": result.retry_seconds,
+        "attempts_more": result.attempts_more,
+        "provider_fault": result.provider_fault,
         "settled_tokens": result.settled_tokens,
+        "first_chunk_seconds": result.first_chunk_seconds,
         "output": result.output,
         "output_text": result.output_text,
         "response_model": result.response_model,
@@ -75,6 +90,11 @@ def _finish_values(result: AttemptResult) -> dict[str, Any]:
             "output_tokens": usage.output_tokens,
             "cache_read_tokens": usage.cache_read_tokens,
             "cache_write_tokens": usage.cache_write_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "images": usage.images,
+            "characters": usage.characters,
+            "seconds": usage.seconds,
+            "searches": usage.searches,
             "usage_estimated": usage.estimated,
         }
     if result.cost is not None:
@@ -108,6 +128,47 @@ def _ledger_lines(result: AttemptResult) -> list[dict[str, Any]]:
             "is_estimated": result.usage.estimated,
         }
         for line in result.cost.lines
+    ]
+
+
+async def append_chunks(connection: Connection, groups: Sequence[ChunkGroup]) -> None:
+    """Keeps chunks for as long as their lease is held, and tells who follows the requests."""
+    await connection.execute(
+        """
+        WITH appended AS (
+          INSERT INTO request_chunks (request_id, lease_id, sequence, chunks)
+          SELECT new.request_id, new.lease_id, new.sequence, new.chunks
+            FROM unnest($1::text[], $2::text[], $3::int[], $4::jsonb[]) AS new(request_id, lease_id, sequence, chunks)
+            JOIN model_requests r ON r.id = new.request_id AND r.lease_id = new.lease_id
+          RETURNING request_id
+        )
+        SELECT announce_requests(array_agg(DISTINCT request_id)) FROM appended
+        """,
+        [group.request_id for group in groups],
+        [group.lease_id for group in groups],
+        [group.sequence for group in groups],
+        [_encode(group.chunks) for group in groups],
+    )
+
+
+async def read_chunks(
+    connection: Connection, request_id: str, *, lease_id: str | None, after_sequence: int
+) -> list[ChunkGroup]:
+    """The groups of the running lease: all of it, or those after `after_sequence` where it is still `lease_id`."""
+    rows = await connection.fetch(
+        """
+        SELECT c.request_id, c.lease_id, c.sequence, c.chunks
+          FROM request_chunks c JOIN model_requests r ON r.id = c.request_id AND r.lease_id = c.lease_id
+         WHERE c.request_id = $1 AND (c.lease_id IS DISTINCT FROM $2 OR c.sequence > $3)
+         ORDER BY c.sequence
+        """,
+        request_id,
+        lease_id,
+        after_sequence,
+    )
+    return [
+        ChunkGroup(row["request_id"], row["lease_id"], row["sequence"], tuple(map(chunk_from_json, row["chunks"])))
+        for row in rows
     ]
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
-import orjson
 
-from app.catalog.snapshot import Snapshot
 from app.catalog.snapshots import SnapshotHolder
-from app.db.ids import new_id
 from app.db.pool import Connection, Database
-from app.db.rows import LlmModel, LlmModelStatus, LlmProvider
-from app.errors import Conflict, ModelUnavailable, NotFound, ValidationError
-from app.limits.estimate import estimate_input_tokens, max_output_tokens
+from app.errors import Conflict, NotFound, ValidationError
 from app.requests import repository
+from app.requests.preparation import Preparation
 from app.requests.records import (
     LedgerEntry,
     ModelRequest,
@@ -27,7 +22,7 @@ from app.requests.records import (
     RequestFilter,
     SubmitRequest,
 )
-from app.requests.validation import is_storable_text, validate_submission
+from app.requests.validation import is_storable_text
 
 MAX_ATTEMPTS: Final = 3
 MAX_BATCH: Final = 10_000
@@ -35,20 +30,10 @@ _INT4_MAX: Final = 2**31 - 1
 
 
 class RequestService:
-    """`adapters`: the wire protocols that workers speak; a model of another is refused at submission."""
-
-    def __init__(
-        self,
-        database: Database,
-        snapshots: SnapshotHolder,
-        *,
-        adapters: Collection[str],
-        default_max_output_tokens: int,
-    ) -> None:
+    def __init__(self, database: Database, snapshots: SnapshotHolder, preparation: Preparation) -> None:
         self._database = database
         self._snapshots = snapshots
-        self._adapters = frozenset(adapters)
-        self._default_max_output_tokens = default_max_output_tokens
+        self._preparation = preparation
 
     async def submit(
         self, submission: SubmitRequest, *, workspace_id: str, created_by: str | None = None
@@ -77,12 +62,8 @@ class RequestService:
             raise ValidationError("inputs", f"{len(submissions)} requests", f"between 1 and {MAX_BATCH} requests")
         now = datetime.now(UTC)
         snapshot = self._snapshots.current
-        models = {
-            name: self._usable_model(snapshot, name, workspace_id)
-            for name in dict.fromkeys(submission.model for submission in submissions)
-        }
         requests = [
-            self._prepare(submission, *models[submission.model], snapshot, workspace_id, created_by, now)
+            self._preparation.prepare(submission, snapshot, workspace_id=workspace_id, created_by=created_by, now=now)
             for submission in submissions
         ]
         try:
@@ -149,73 +130,6 @@ class RequestService:
         async with self._database.connection() as connection:
             return await repository.ledger_entries_of(connection, request_ids)
 
-    def _prepare(
-        self,
-        submission: SubmitRequest,
-        model: LlmModel,
-        provider: LlmProvider,
-        snapshot: Snapshot,
-        workspace_id: str,
-        created_by: str | None,
-        now: datetime,
-    ) -> NewRequest:
-        payload = validate_submission(submission, model, now=now)
-        reserved = self._reserve(submission, payload, model, provider)
-        return NewRequest(
-            id=new_id(),
-            workspace_id=workspace_id,
-            provider_id=provider.id,
-            model_id=model.id,
-            model_ref=snapshot.ref(model),
-            priority=submission.priority,
-            idempotency_key=submission.idempotency_key,
-            request_digest=_digest(model, payload, submission) if submission.idempotency_key is not None else None,
-            deadline=submission.deadline,
-            payload=payload,
-            parameters=submission.parameters,
-            metadata=submission.metadata,
-            reserved_tokens=reserved,
-            max_attempts=MAX_ATTEMPTS,
-            created_by=created_by,
-        )
-
-    def _usable_model(self, snapshot: Snapshot, name: str, workspace_id: str) -> tuple[LlmModel, LlmProvider]:
-        model = snapshot.model(name)
-        if model is None and (":" in name or name.startswith("#/")):
-            model = snapshot.model_by_ref(name, workspace_id)
-        if model is None or model.workspace_id != workspace_id:
-            raise NotFound("LlmModel", name, path=("model",))
-        provider = snapshot.provider_of(model)
-        ref = snapshot.ref(model)
-        reason = None
-        if model.status is not LlmModelStatus.ACTIVE:
-            reason = f"it is {model.status.lower()}"
-        elif not provider.is_enabled:
-            reason = f"provider {provider.name!r} is disabled"
-        elif provider.adapter not in self._adapters:
-            reason = f"its provider's protocol {provider.adapter!r} is not one of {', '.join(sorted(self._adapters))}"
-        elif not provider.base_url and provider.name != provider.adapter:
-            reason = f"provider {provider.name!r} has no base URL"
-        if reason is not None:
-            raise ModelUnavailable(ref, reason, snapshot.alternatives(model), path=("model",))
-        return model, provider
-
-    def _reserve(
-        self, submission: SubmitRequest, payload: dict[str, object], model: LlmModel, provider: LlmProvider
-    ) -> int:
-        output = max_output_tokens(submission.parameters, model.max_output_tokens, self._default_max_output_tokens)
-        estimated = estimate_input_tokens(payload, submission.parameters)
-        reserved = estimated + output
-        limit = provider.tokens_per_minute if provider.tokens_per_minute is not None else _INT4_MAX
-        if reserved > limit:
-            raise ValidationError(
-                "parameters.max_tokens",
-                output,
-                f"at most {max(limit - estimated, 0)}: the request may take {reserved} tokens "
-                f"and provider {provider.name!r} allows {limit} per minute",
-            )
-        return reserved
-
     async def _existing(self, connection: Connection, request: NewRequest) -> str:
         assert request.idempotency_key is not None
         existing = await repository.get_request_by_key(connection, request.workspace_id, request.idempotency_key)
@@ -230,8 +144,3 @@ class RequestService:
                 path=("idempotencyKey",),
             )
         return existing.id
-
-
-def _digest(model: LlmModel, payload: dict[str, object], submission: SubmitRequest) -> str:
-    content = [model.id, payload, submission.parameters, submission.metadata]
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -13,7 +13,7 @@ def drawn() -> list[tuple[int, str]]:
     """(depth, name) of each line of the picture."""
     assert errors.__doc__ is not None
     lines = errors.__doc__.splitlines()
-    found = (re.match(r"^([│ ]*(?:[├└]── )?)([A-Z]\w+)  ", line) for line in lines)
+    found = (re.match(r"^([│ ]*(?:[├└]── )?)([A-Z]\w+)(?:  |$)", line) for line in lines)
     return [(len(match[1]) // 4, match[2]) for match in found if match is not None]
 
 

@@ -40,8 +40,8 @@ class Scenario:
     requests: int
     workers: int = 3
     submitters: int = 2
-    kills: int = 4
-    kill_every_seconds: float = 1.5
+    kills: int = 6
+    kill_every_seconds: float = 1.0
     latency_ms: tuple[int, int] = (30, 150)
     timeout_seconds: float = 90
 
@@ -71,7 +71,7 @@ async def run_scenario(scenario: Scenario, database: Database, dsn: str, emulato
                 group.create_task(_submit(database, row, scenario.requests // scenario.submitters, number))
                 for number in range(scenario.submitters)
             ]
-            group.create_task(_kill(workers, scenario, chance))
+            group.create_task(_kill(workers, scenario, chance, database))
             group.create_task(_change_limits(scenario, database, row, emulator, settings))
         ids = [id for task in submitting for id in task.result()]
         await wait_finished(dsn, ids, timeout_seconds=scenario.timeout_seconds)
@@ -132,11 +132,17 @@ async def _submit(database: Database, row: CatalogRow, count: int, number: int) 
     return ids
 
 
-async def _kill(workers: Sequence[WorkerProcess], scenario: Scenario, chance: random.Random) -> None:
+async def _kill(
+    workers: Sequence[WorkerProcess], scenario: Scenario, chance: random.Random, database: Database
+) -> None:
+    """Kills a worker that holds a call, or where none does at that instant, any."""
     for _ in range(scenario.kills):
         # The passing of time is what is tested here: kills fall anywhere in the life of a call.
         await asyncio.sleep(scenario.kill_every_seconds * chance.uniform(0.5, 1.5))
-        await asyncio.to_thread(chance.choice(workers).restart)
+        async with database.connection() as connection:
+            held = await connection.fetch("SELECT DISTINCT worker_id FROM model_requests WHERE status = 'PROCESSING'")
+        busy = [worker for worker in workers if any(f"-{worker.process.pid}-" in row["worker_id"] for row in held)]
+        await asyncio.to_thread(chance.choice(busy or workers).restart)
 
 
 async def _change_limits(
@@ -176,7 +182,7 @@ async def _findings(database: Database, row: CatalogRow, emulator: Emulator, set
         record=emulator.record("acme", calls=False),
         starts=starts,
         settings=settings,
-        statuses=dict(statuses),
-        charged_leases=dict(charged),
+        statuses={row["status"]: row["count"] for row in statuses},
+        charged_leases={row["id"]: row["leases"] for row in charged},
         lost_attempts=lost,
     )

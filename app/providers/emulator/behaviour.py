@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from app.providers.emulator.wire import Stop
 
 ERROR_STATUSES = frozenset({400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 529})
 
@@ -50,6 +52,19 @@ class Fault(StrEnum):
     """The right answer, a byte at a time."""
 
 
+class ToolOrder(BaseModel):
+    """A tool call that the answer makes, whether or not such a tool was offered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+def _as_many(value: object) -> object:
+    return [value] if isinstance(value, Mapping | ToolOrder) else value
+
+
 class Behaviour(BaseModel):
     """How a call is answered. The same fields serve a provider's settings and a single call's directive."""
 
@@ -61,6 +76,8 @@ class Behaviour(BaseModel):
     chunk_ms: Span = 0
     """Before each further chunk of a stream."""
     chunk_tokens: Annotated[int, Field(ge=1)] = 1
+    stream_chunks: Annotated[int, Field(ge=1)] | None = None
+    """How many chunks of text a stream has, as far as there is text for them; goes before chunk_tokens."""
 
     input_tokens: _Tokens | None = None
     """Null: a quarter of the prompt's bytes, at least 1."""
@@ -68,9 +85,32 @@ class Behaviour(BaseModel):
     """Includes reasoning_tokens. Null: what the reply comes to. Never above the call's own maximum."""
     cached_tokens: _Tokens = 0
     """Included in input_tokens."""
+    cache_write_tokens: _Tokens = 0
+    """Included in input_tokens, and none of the cached ones."""
     reasoning_tokens: _Tokens = 0
+    """0: what `reasoning` comes to."""
+    reasoning: str | None = None
+    """Shown as far as the protocol shows it. Null: a default one, where the call asks to see it."""
     reply: str | None = None
+    """Null: what the call asks for: JSON that fits its schema, else a greeting."""
+    tool_call: Annotated[tuple[ToolOrder, ...], BeforeValidator(_as_many)] = ()
+    """One or a list. None: the offered tool, where the call demands one, with arguments that fit its schema."""
+    finish_reason: Stop | None = None
     missing_usage: bool = False
+    cut_stream_usage: bool = False
+    """missing_usage, of streams alone."""
+
+    images: _Tokens | None = None
+    """Null: as many as the call asks for. Likewise the next three, of the calls that are billed by them."""
+    characters: _Tokens | None = None
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    searches: _Tokens | None = None
+    flagged: bool = False
+    """What a moderation says."""
+    job_polls: Annotated[int, Field(ge=1)] = 2
+    """A video is there at this poll."""
+    job_fails: bool = False
+    """It is not, and is not billed."""
 
     error: Annotated[int, AfterValidator(_known_status)] | None = None
     fault: Fault | None = None

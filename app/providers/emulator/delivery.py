@@ -8,22 +8,20 @@ from app.providers.emulator.behaviour import Behaviour, Fault
 from app.providers.emulator.exchange import Exchange, Headers
 from app.providers.emulator.plan import Plan
 from app.providers.emulator.record import Outcome, RecordedCall
-from app.providers.emulator.wire import Call, Refusal, WireProtocol
+from app.providers.emulator.wire import JSON_TYPE, Body, Call, Operation, Refusal, WireProtocol
 
-JSON_TYPE = (b"content-type", b"application/json")
-_STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_JSON_HEADER = (b"content-type", JSON_TYPE)
+_NO_CACHE = (b"cache-control", b"no-cache")
 
 
-async def refuse(
-    exchange: Exchange, protocol: WireProtocol[Any], refusal: Refusal, entry: RecordedCall, request_id: bytes
-) -> None:
-    headers: Headers = [JSON_TYPE, (protocol.request_id_header, request_id)]
+async def refuse(exchange: Exchange, protocol: WireProtocol, refusal: Refusal, entry: RecordedCall) -> None:
+    headers: Headers = [_JSON_HEADER, (protocol.request_id_header, entry.id.encode())]
     if refusal.retry_after is not None:
         after = refusal.retry_after
         headers.append((b"retry-after", (after if isinstance(after, str) else f"{after:g}").encode("latin-1")))
     if refusal.retry_after_ms is not None:
         headers.append((b"retry-after-ms", b"%d" % refusal.retry_after_ms))
-    body = protocol.write_refusal(refusal)
+    body = protocol.write_refusal(refusal, entry.id)
     entry.status = refusal.status
     await exchange.respond(refusal.status, headers, body)
 
@@ -31,25 +29,25 @@ async def refuse(
 class Delivery:
     """Of one planned call. `entry` gets the status as soon as it is sent."""
 
-    __slots__ = ("_behaviour", "_call", "_entry", "_exchange", "_plan", "_protocol", "_request_id")
+    __slots__ = ("_behaviour", "_call", "_entry", "_exchange", "_operation", "_plan", "_protocol")
 
     def __init__(
         self,
         exchange: Exchange,
-        protocol: WireProtocol[Any],
+        protocol: WireProtocol,
+        operation: Operation[Any],
         call: Call,
         plan: Plan,
         behaviour: Behaviour,
         entry: RecordedCall,
-        request_id: bytes,
     ) -> None:
         self._exchange = exchange
         self._protocol = protocol
+        self._operation = operation
         self._call = call
         self._plan = plan
         self._behaviour = behaviour
         self._entry = entry
-        self._request_id = request_id
 
     async def run(self) -> Outcome:
         """Raises ClientGone."""
@@ -57,19 +55,16 @@ class Delivery:
         if plan.delay_seconds:
             await self._exchange.pause(plan.delay_seconds)
         if plan.refusal is not None:
-            await refuse(self._exchange, self._protocol, plan.refusal, self._entry, self._request_id)
+            await refuse(self._exchange, self._protocol, plan.refusal, self._entry)
             return Outcome.FAILED
         if plan.fault is not None:
             await self._fail(plan.fault)
             return Outcome.FAILED
-        if self._call.stream:
-            events = self._protocol.write_stream(self._call, plan.answer)
-            await self._start(None)
-            await self._send_all(events if plan.chunk_seconds else [b"".join(events)], plan.chunk_seconds)
-        else:
-            body = self._protocol.write(self._call, plan.answer)
-            await self._start(len(body))
-            await self._exchange.write(body, more=False)
+        body = self._operation.write(self._call, plan.answer)
+        if body.streamed and not plan.chunk_seconds:
+            body.parts = [b"".join(body.parts)]
+        await self._start(body)
+        await self._send_all(body.parts, plan.chunk_seconds)
         return Outcome.ANSWERED
 
     async def _fail(self, fault: Fault) -> None:
@@ -78,47 +73,49 @@ class Delivery:
             return
         if fault is Fault.HANG:
             await self._exchange.pause(None)
-        parts = self._parts()
-        length = None if self._call.stream else sum(map(len, parts))
+        body = self._operation.write(self._call, self._plan.answer)
         if fault in (Fault.DISCONNECT_MIDWAY, Fault.HANG_MIDWAY, Fault.ERROR_MIDWAY):
-            await self._start(length)
-            await self._stop_midway(fault, parts)
+            await self._start(body)
+            await self._stop_midway(fault, body)
             return
         pause = self._plan.chunk_seconds
         if fault is Fault.EMPTY_BODY:
-            parts = []
+            body.parts = []
         elif fault is Fault.INVALID_JSON:
-            parts = _spoilt(parts)
+            body.parts = _spoilt(body.parts)
         elif fault is Fault.TRICKLE:
             pause = self._behaviour.trickle_ms / 1000
-            parts = [bytes((byte,)) for part in parts for byte in part]
-        await self._start(None if self._call.stream else sum(map(len, parts)))
-        await self._send_all(parts, pause)
+            body.parts = [bytes((byte,)) for part in body.parts for byte in part]
+        elif fault is Fault.HUGE_BODY:
+            # Generated text is huge already; any other JSON may end with as much space as one likes.
+            missing = self._behaviour.huge_body_bytes - sum(map(len, body.parts))
+            body.parts[-1] += b" " * max(0, missing)
+        await self._start(body)
+        await self._send_all(body.parts, pause)
 
-    async def _stop_midway(self, fault: Fault, parts: list[bytes]) -> None:
-        half = b"".join(parts[: len(parts) // 2]) if self._call.stream else parts[0][: len(parts[0]) // 2]
-        if fault is Fault.ERROR_MIDWAY and self._call.stream:
+    async def _stop_midway(self, fault: Fault, body: Body) -> None:
+        parts = body.parts
+        half = b"".join(parts[: len(parts) // 2]) if body.streamed else parts[0][: len(parts[0]) // 2]
+        if fault is Fault.ERROR_MIDWAY and body.streamed:
             message = self._behaviour.error_message or "The emulator was told to fail in the stream."
-            half += self._protocol.write_stream_refusal(Refusal(self._behaviour.error or 500, message))
-            await self._exchange.write(half, more=False)
-            return
+            refusal = Refusal(self._behaviour.error or 500, message)
+            event = self._operation.write_broken_stream(self._call, refusal, self._entry.id)
+            if event is not None:
+                await self._exchange.write(half + event, more=False)
+                return
         await self._exchange.write(half, more=True)
         if fault is Fault.HANG_MIDWAY:
             await self._exchange.pause(None)
         await self._exchange.break_off()
 
-    def _parts(self) -> list[bytes]:
-        if self._call.stream:
-            return self._protocol.write_stream(self._call, self._plan.answer)
-        return [self._protocol.write(self._call, self._plan.answer)]
-
-    async def _start(self, length: int | None) -> None:
-        id_header = (self._protocol.request_id_header, self._request_id)
-        self._entry.status = 200
-        if self._call.stream:
-            await self._exchange.start(200, [*_STREAM_HEADERS, id_header])
+    async def _start(self, body: Body) -> None:
+        headers = [(b"content-type", body.content_type), (self._protocol.request_id_header, self._entry.id.encode())]
+        if body.streamed:
+            headers.append(_NO_CACHE)
         else:
-            await self._exchange.start(200, [JSON_TYPE, id_header, (b"content-length", b"%d" % (length or 0))])
+            headers.append((b"content-length", b"%d" % sum(map(len, body.parts))))
+        self._entry.status = 200
+        await self._exchange.start(200, headers)
 
     async def _send_all(self, parts: list[bytes], pause_seconds: float) -> None:
         last = len(parts) - 1
@@ -134,5 +131,5 @@ def _spoilt(parts: list[bytes]) -> list[bytes]:
     """The middle part cut short, so that its JSON does not parse; an event still ends as an event does."""
     middle = len(parts) // 2
     part = parts[middle]
-    end = b"\n\n" if part.endswith(b"\n\n") else b""
+    end = next((end for end in (b"\r\n\r\n", b"\n\n") if part.endswith(end)), b"")
     return [*parts[:middle], part[: len(part) // 2] + end, *parts[middle + 1 :]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from app.providers.emulator.behaviour import Behaviour
 from app.providers.emulator.directive import read_directive, request_key
 from app.providers.emulator.plan import Plan, make_plan
 from app.providers.emulator.provider import VirtualProvider
-from app.providers.emulator.wire import Call, Endpoint, Refusal, Refused, WireProtocol
+from app.providers.emulator.wire import Call, Head, Lookup, Operation, Refusal, Refused, WireProtocol
 
 BODY_LIMIT_BYTES = 64 << 20
 
@@ -22,8 +21,8 @@ BODY_LIMIT_BYTES = 64 << 20
 @dataclass(frozen=True, slots=True)
 class Target:
     provider: VirtualProvider
-    protocol: WireProtocol[Any]
-    endpoint: Endpoint
+    protocol: WireProtocol
+    route: Operation[Any] | Lookup
     path: str
     """Without the provider's prefix."""
 
@@ -39,22 +38,22 @@ class Prepared:
     refusal: Refusal | None = None
 
 
-def authorise(target: Target, headers: Mapping[bytes, bytes]) -> None:
+def authorise(target: Target, head: Head) -> None:
     """Raises Refused."""
-    credential = target.protocol.credential(headers)
+    credential = target.protocol.credential(head)
     if credential is None:
-        raise Refused(Refusal(401, "You didn't provide an API key."))
+        raise Refused(target.protocol.refuse_credential(None))
     required = target.provider.settings.api_key
     if required is not None and not hmac.compare_digest(credential.encode(), required.get_secret_value().encode()):
-        raise Refused(Refusal(401, "Incorrect API key provided."))
+        raise Refused(target.protocol.refuse_credential(credential))
 
 
-def prepare(target: Target, headers: Mapping[bytes, bytes], body: bytes | None, serial: str) -> Prepared:
+def prepare(target: Target, operation: Operation[Any], head: Head, body: bytes | None, serial: str) -> Prepared:
     """`body` is None where it is larger than BODY_LIMIT_BYTES; `serial` is unique in this process."""
     prepared = Prepared()
     try:
-        authorise(target, headers)
-        _read(target, headers, body, serial, prepared)
+        authorise(target, head)
+        _read(target.provider, operation, head, body, serial, prepared)
     except Refused as refused:
         prepared.refusal = refused.refusal
     except pydantic.ValidationError as error:
@@ -63,13 +62,19 @@ def prepare(target: Target, headers: Mapping[bytes, bytes], body: bytes | None, 
     return prepared
 
 
-def _read(target: Target, headers: Mapping[bytes, bytes], body: bytes | None, serial: str, prepared: Prepared) -> None:
-    provider = target.provider
+def _read(
+    provider: VirtualProvider,
+    operation: Operation[Any],
+    head: Head,
+    body: bytes | None,
+    serial: str,
+    prepared: Prepared,
+) -> None:
     if body is None:
         raise Refused(Refusal(413, f"The request is larger than {BODY_LIMIT_BYTES} bytes."))
-    call = prepared.call = target.protocol.read(target.path, body)
-    directive = read_directive(call, headers)
-    prepared.key = request_key(call, headers, directive)
+    call = prepared.call = operation.read(head, body)
+    directive = read_directive(call, head.headers)
+    prepared.key = request_key(call, head.headers, directive)
     known = provider.settings.models
     if known and call.model not in known:
         raise Refused(Refusal(404, f"The model `{call.model}` does not exist.", param="model"))

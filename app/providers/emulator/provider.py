@@ -11,6 +11,7 @@ import orjson
 
 from app.providers.emulator.behaviour import Behaviour, ProviderSettings
 from app.providers.emulator.enforcement import Enforcement, Limits
+from app.providers.emulator.jobs import Jobs
 from app.providers.emulator.record import Clock, Record
 
 _REMEMBERED = 4096
@@ -29,6 +30,7 @@ class VirtualProvider:
             window_seconds=settings.window_seconds,
             tolerance_seconds=settings.tolerance_ms / 1000,
         )
+        self.jobs = Jobs()
         self.record.limits_edited(clock.now(), self.enforcement.limits, settings.window_seconds)
         self._failures: Counter[str] = Counter()
         self._overrides: dict[bytes, Behaviour] = {}

@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from app.providers.emulator.enforcement import Breach, Enforcement, Limits
+from app.providers.emulator.wire import Usage
 
 
 class Clock:
@@ -44,15 +45,30 @@ class RecordedCall:
     id: str
     """As sent to the client in the request id header."""
     key: str | None
+    protocol: str
+    operation: str
     model: str | None
     arrived: float
     ended: float | None = None
     status: int | None = None
     """None: no status was sent."""
     outcome: Outcome = Outcome.RUNNING
-    input_tokens: int = 0
-    output_tokens: int = 0
     stream: bool = False
+    served: Usage | None = None
+    """What the provider bills, whether or not all of it reached the client; None where it refused."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Flat: the counts of `served`, 0 where there are none, stand beside the rest."""
+        body = {name: getattr(self, name) for name in _CALL_FIELDS}
+        served = self.served or _NOTHING
+        for name in _USAGE_FIELDS:
+            body[name] = getattr(served, name)
+        return body
+
+
+_NOTHING = Usage()
+_USAGE_FIELDS = tuple(item.name for item in fields(Usage))
+_CALL_FIELDS = tuple(item.name for item in fields(RecordedCall) if item.name != "served")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,8 @@ class Record:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     arrivals: int = 0
     ended: int = 0
+    billed: Usage = field(default_factory=Usage)
+    """Of all calls that ended."""
     limit_edits: list[dict[str, Any]] = field(default_factory=list)
     _watchers: set[asyncio.Event] = field(default_factory=set)
 
@@ -90,8 +108,10 @@ class Record:
         self.calls = deque(maxlen=self.bound)
         self.violations = deque(maxlen=self.bound)
 
-    def begin(self, now: float, *, id: str, key: str | None, model: str | None, stream: bool) -> RecordedCall:
-        call = RecordedCall(id, key, model, self.clock.unix(now), stream=stream)
+    def begin(
+        self, now: float, *, id: str, key: str | None, protocol: str, operation: str, model: str | None, stream: bool
+    ) -> RecordedCall:
+        call = RecordedCall(id, key, protocol, operation, model, self.clock.unix(now), stream=stream)
         self.arrivals += 1
         self.calls.append(call)
         self._tell()
@@ -103,6 +123,8 @@ class Record:
         self.statuses[call.status] += 1
         self.outcomes[outcome] += 1
         self.ended += 1
+        if call.served is not None:
+            self._bill(call.served)
         self._tell()
 
     async def until(self, *, arrivals: int, running: int, ended: int) -> None:
@@ -115,6 +137,18 @@ class Record:
                 change.clear()
         finally:
             self._watchers.discard(change)
+
+    def _bill(self, served: Usage) -> None:
+        billed = self.billed
+        billed.input_tokens += served.input_tokens
+        billed.output_tokens += served.output_tokens
+        billed.cached_tokens += served.cached_tokens
+        billed.cache_write_tokens += served.cache_write_tokens
+        billed.reasoning_tokens += served.reasoning_tokens
+        billed.images += served.images
+        billed.characters += served.characters
+        billed.seconds += served.seconds
+        billed.searches += served.searches
 
     def _tell(self) -> None:
         for change in self._watchers:
@@ -140,6 +174,7 @@ class Record:
         self.outcomes.clear()
         self.arrivals -= self.ended  # calls under way will still end
         self.ended = 0
+        self.billed = Usage()
         del self.limit_edits[:-1]
 
     def as_json(self, enforcement: Enforcement, *, with_calls: bool) -> Mapping[str, Any]:
@@ -148,6 +183,7 @@ class Record:
             "arrivals": self.arrivals,
             "served": {"none" if status is None else str(status): n for status, n in self.statuses.items()},
             "outcomes": {str(outcome): n for outcome, n in self.outcomes.items()},
+            "billed": asdict(self.billed),
             "parallel": enforcement.parallel,
             "peak_parallel": enforcement.peak_parallel,
             "peak_requests": enforcement.peak_requests,
@@ -157,5 +193,5 @@ class Record:
             "limit_edits": self.limit_edits,
         }
         if with_calls:
-            body["calls"] = list(self.calls)
+            body["calls"] = [call.as_json() for call in self.calls]
         return body

@@ -2,7 +2,7 @@
 CREATE TYPE "AccessRole" AS ENUM ('ADMIN', 'OPERATOR', 'READER');
 CREATE TYPE "LlmModelStatus" AS ENUM ('ACTIVE', 'INACTIVE', 'DEPRECATED');
 CREATE TYPE "LlmModelType" AS ENUM ('TEXT', 'CODE', 'EMBEDDING', 'RERANK', 'IMAGE', 'VIDEO', 'SPEECH_TO_TEXT', 'TEXT_TO_SPEECH', 'MODERATION');
-CREATE TYPE "UsageUnit" AS ENUM ('INPUT_TOKENS', 'OUTPUT_TOKENS', 'CACHE_READ_TOKENS', 'CACHE_WRITE_TOKENS');
+CREATE TYPE "UsageUnit" AS ENUM ('INPUT_TOKENS', 'OUTPUT_TOKENS', 'CACHE_READ_TOKENS', 'CACHE_WRITE_TOKENS', 'IMAGES', 'CHARACTERS', 'SECONDS', 'SEARCHES');
 
 -- CreateTable
 CREATE TABLE "workspaces" (
@@ -60,6 +60,11 @@ CREATE TABLE "llm_models" (
     "cost_output_per_million" DECIMAL(20,10),
     "status" "LlmModelStatus" NOT NULL DEFAULT 'ACTIVE',
     "is_default" BOOLEAN NOT NULL DEFAULT false,
+    "parameter_rules" JSONB,
+    "allows_unknown_parameters" BOOLEAN NOT NULL DEFAULT false,
+    "connect_timeout_seconds" DOUBLE PRECISION,
+    "read_timeout_seconds" DOUBLE PRECISION,
+    "total_timeout_seconds" DOUBLE PRECISION,
     "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "updated_at" TIMESTAMP(3) NOT NULL,
 
@@ -155,6 +160,10 @@ ALTER TABLE "llm_models" ADD CONSTRAINT "llm_models_context_window_at_least_one"
   CHECK ("context_window" >= 1);
 ALTER TABLE "llm_models" ADD CONSTRAINT "llm_models_max_output_tokens_at_least_one"
   CHECK ("max_output_tokens" >= 1);
+
+-- A timeout is more than nothing.
+ALTER TABLE "llm_models" ADD CONSTRAINT "llm_models_timeouts_positive"
+  CHECK ("connect_timeout_seconds" > 0 AND "read_timeout_seconds" > 0 AND "total_timeout_seconds" > 0);
 
 -- A model keeps its modelId and its provider for life: requests and ledger lines refer to them by name.
 CREATE FUNCTION refuse_model_identity_change() RETURNS trigger LANGUAGE plpgsql AS $$

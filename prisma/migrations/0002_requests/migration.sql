@@ -1,4 +1,5 @@
 -- CreateEnum
+CREATE TYPE "ModelOperation" AS ENUM ('CHAT', 'EMBEDDING', 'RERANK', 'IMAGE', 'SPEECH', 'TRANSCRIPTION', 'MODERATION', 'VIDEO');
 CREATE TYPE "ModelRequestStatus" AS ENUM ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED', 'CANCELLED');
 CREATE TYPE "RequestAttemptStatus" AS ENUM ('SUCCEEDED', 'FAILED', 'CANCELLED', 'LOST', 'RELEASED');
 
@@ -11,10 +12,14 @@ CREATE TABLE "model_requests" (
     "model_id" TEXT,
     "model_ref" TEXT NOT NULL,
     "status" "ModelRequestStatus" NOT NULL DEFAULT 'PENDING',
+    "operation" "ModelOperation" NOT NULL DEFAULT 'CHAT',
     "priority" INTEGER NOT NULL DEFAULT 0,
     "idempotency_key" TEXT,
     "request_digest" TEXT,
     "deadline" TIMESTAMPTZ(6),
+    "owner_id" TEXT,
+    "is_streamed" BOOLEAN NOT NULL DEFAULT false,
+    "fallback_model_ids" TEXT[] DEFAULT ARRAY[]::TEXT[],
     "payload" JSONB NOT NULL,
     "parameters" JSONB NOT NULL DEFAULT '{}',
     "metadata" JSONB NOT NULL DEFAULT '{}',
@@ -34,6 +39,11 @@ CREATE TABLE "model_requests" (
     "output_tokens" INTEGER,
     "cache_read_tokens" INTEGER,
     "cache_write_tokens" INTEGER,
+    "reasoning_tokens" INTEGER,
+    "images" INTEGER,
+    "characters" INTEGER,
+    "seconds" DECIMAL(20,6),
+    "searches" INTEGER,
     "usage_estimated" BOOLEAN,
     "cost_total" DECIMAL(38,18),
     "currency" TEXT,
@@ -52,7 +62,9 @@ CREATE TABLE "request_attempts" (
     "lease_id" TEXT NOT NULL,
     "worker_id" TEXT NOT NULL,
     "status" "RequestAttemptStatus" NOT NULL,
+    "model_ref" TEXT NOT NULL,
     "started_at" TIMESTAMPTZ(6) NOT NULL,
+    "first_chunk_at" TIMESTAMPTZ(6),
     "finished_at" TIMESTAMPTZ(6) NOT NULL,
     "response_model" TEXT,
     "provider_request_id" TEXT,
@@ -61,6 +73,16 @@ CREATE TABLE "request_attempts" (
     "error" JSONB,
 
     CONSTRAINT "request_attempts_pkey" PRIMARY KEY ("request_id", "lease_id")
+);
+
+-- Not logged: what a crash of the server loses here, the request's own row tells when it ends.
+CREATE UNLOGGED TABLE "request_chunks" (
+    "request_id" TEXT NOT NULL,
+    "lease_id" TEXT NOT NULL,
+    "sequence" INTEGER NOT NULL,
+    "chunks" JSONB NOT NULL,
+
+    CONSTRAINT "request_chunks_pkey" PRIMARY KEY ("request_id", "lease_id", "sequence")
 );
 
 CREATE TABLE "provider_starts" (
@@ -82,6 +104,9 @@ CREATE TABLE "limit_states" (
     "floor_sequence" BIGINT NOT NULL DEFAULT 0,
     "window_tokens" BIGINT NOT NULL DEFAULT 0,
     "clock" TIMESTAMPTZ(6) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "consecutive_failures" INTEGER NOT NULL DEFAULT 0,
+    "circuit_open_until" TIMESTAMPTZ(6),
+    "circuit_openings" INTEGER NOT NULL DEFAULT 0,
     "window_milliseconds" INTEGER NOT NULL DEFAULT 60000,
     "delivery_milliseconds" INTEGER NOT NULL DEFAULT 600,
 
@@ -94,7 +119,7 @@ CREATE TABLE "ledger_entries" (
     "lease_id" TEXT NOT NULL,
     "model_ref" TEXT NOT NULL,
     "unit" "UsageUnit" NOT NULL,
-    "quantity" BIGINT NOT NULL,
+    "quantity" DECIMAL(20,6) NOT NULL,
     "price_id" TEXT,
     "price_per_million" DECIMAL(20,10),
     "amount" DECIMAL(38,18),
@@ -128,8 +153,11 @@ ALTER TABLE "limit_states" ADD CONSTRAINT "limit_states_provider_id_fkey"
 -- One request per idempotency key of a workspace.
 CREATE UNIQUE INDEX "model_requests_one_per_idempotency_key" ON "model_requests"("workspace_id", "idempotency_key")
   WHERE "idempotency_key" IS NOT NULL;
--- The queue of one provider: priority, then age.
-CREATE INDEX "model_requests_queue" ON "model_requests"("provider_id", "priority" DESC, "sequence") WHERE "status" = 'PENDING';
+-- The queue of one provider: priority, then age. What any worker may run, and what only its owner may.
+CREATE INDEX "model_requests_queue" ON "model_requests"("provider_id", "priority" DESC, "sequence")
+  WHERE "status" = 'PENDING' AND "owner_id" IS NULL;
+CREATE INDEX "model_requests_owned_queue" ON "model_requests"("provider_id", "priority" DESC, "sequence")
+  WHERE "status" = 'PENDING' AND "owner_id" IS NOT NULL;
 -- The running calls of one provider, by the time their leases end.
 CREATE INDEX "model_requests_leases" ON "model_requests"("provider_id", "lease_expires_at") WHERE "status" = 'PROCESSING';
 -- Retries by the time they may be claimed.
@@ -177,35 +205,38 @@ BEGIN
   END LOOP;
 END $$;
 
--- Takes back what expired leases held: the request waits again, or ends where its attempts are spent or its caller
--- has cancelled it. The caller holds the provider's lock.
+-- Takes back what expired leases held: the request waits again, or ends where its attempts are spent, its caller has
+-- cancelled it, or the process that its client waited at is gone. The caller holds the provider's lock.
 CREATE FUNCTION rescue_requests(p_provider_id text, p_now timestamptz) RETURNS text[] LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE v_ids text[];
 BEGIN
   WITH expired AS MATERIALIZED (
-    SELECT id, attempt_count, max_attempts, lease_id, worker_id, lease_started_at, start_sequence, cancel_requested_at
+    SELECT id, attempt_count, lease_id, worker_id, lease_started_at, start_sequence, model_ref,
+           CASE WHEN cancel_requested_at IS NOT NULL THEN 'CANCELLED'
+                WHEN attempt_count >= max_attempts OR owner_id IS NOT NULL THEN 'FAILED'
+                ELSE 'PENDING' END::"ModelRequestStatus" AS new_status
       FROM model_requests
      WHERE provider_id = p_provider_id AND status = 'PROCESSING' AND lease_expires_at <= p_now
        FOR UPDATE SKIP LOCKED
   ), lost AS (
-    INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, started_at, finished_at, error)
-    SELECT id, attempt_count, lease_id, worker_id, 'LOST', lease_started_at, p_now,
+    INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, model_ref, started_at, finished_at, error)
+    SELECT id, attempt_count, lease_id, worker_id, 'LOST', model_ref, lease_started_at, p_now,
            jsonb_build_object('code', 'LEASE_LOST', 'message', 'the worker did not renew its lease', 'retryable', true)
       FROM expired
   ), ended AS (
     -- What the lost call used is not known: its reservation stays in the window.
     UPDATE provider_starts s SET ended_at = p_now FROM expired e
      WHERE s.provider_id = p_provider_id AND s.sequence = e.start_sequence
+  ), emptied AS (
+    DELETE FROM request_chunks c USING expired e WHERE c.request_id = e.id
   ), moved AS (
     UPDATE model_requests r
-       SET status = CASE WHEN e.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
-                         WHEN e.attempt_count >= e.max_attempts THEN 'FAILED'
-                         ELSE 'PENDING' END::"ModelRequestStatus",
-           error = CASE WHEN e.cancel_requested_at IS NULL AND e.attempt_count >= e.max_attempts
+       SET status = e.new_status,
+           error = CASE WHEN e.new_status = 'FAILED'
                         THEN jsonb_build_object('code', 'LEASE_LOST', 'message', 'every attempt lost its worker', 'retryable', false) END,
-           finished_at = CASE WHEN e.cancel_requested_at IS NOT NULL OR e.attempt_count >= e.max_attempts THEN p_now END,
+           finished_at = CASE WHEN e.new_status <> 'PENDING' THEN p_now END,
            available_at = p_now,
            lease_id = NULL, lease_expires_at = NULL, lease_started_at = NULL, worker_id = NULL, start_sequence = NULL
       FROM expired e WHERE r.id = e.id
@@ -215,21 +246,27 @@ BEGIN
   RETURN v_ids;
 END $$;
 
--- Admits the requests of one provider that its limits permit now, and leases them to a worker.
+-- Admits the requests of one provider that its limits permit now, and leases them to a process.
 --
 -- The provider's row is locked first; the clock is read and starts are counted in later statements, whose snapshots
 -- see every start committed before (a count in the statement that locks does not, and admits too many). A start
 -- stays counted for the window and delivery_milliseconds more, since a call arrives at the provider after its start.
 --
+-- A worker claims what has no owner (p_owner_id null), a process whose clients wait at it what it owns. There is one
+-- queue all the same: permits that belong to others further ahead are left to them.
+--
 -- One of the rows returned has no request_id: wait_seconds says when the next claim can be of use (null: only a
 -- notification can make it so), send_within_seconds how long a start's permit holds, and waited_seconds how long the
 -- claim waited for the lock: on the caller's clock the start is not earlier than the call plus this. The other rows are
--- the admitted requests.
-CREATE FUNCTION claim_requests(p_provider_id text, p_worker_id text, p_capacity integer, p_lease_seconds double precision)
+-- the admitted requests; an owner has their payload and parameters itself.
+CREATE FUNCTION claim_requests(p_provider_id text, p_worker_id text, p_capacity integer, p_lease_seconds double precision,
+                               p_owner_id text DEFAULT NULL)
 RETURNS TABLE (
   request_id text, lease_id text, attempt integer, max_attempts integer, workspace_id text, model_id text, model_ref text,
   payload jsonb, parameters jsonb, deadline timestamptz, started_at timestamptz, reserved_tokens integer,
-  wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision, catalog_revision bigint
+  is_streamed boolean, has_fallback boolean,
+  wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision,
+  catalog_revision bigint, permits_left bigint
 ) LANGUAGE plpgsql
 -- A plan made while a table was small must not scan it when it has grown.
 SET enable_seqscan = off AS $$
@@ -243,11 +280,12 @@ DECLARE
   v_span interval;
   v_floor bigint;
   v_running bigint;
-  v_room bigint;
+  v_permits bigint;
   v_lease text := replace(gen_random_uuid()::text, '-', '');
   v_ids text[];
   v_positions bigint[];
   v_tokens bigint;
+  v_admitted bigint := 0;
   v_changed text[];
   v_expired text[];
   v_next timestamptz;
@@ -262,7 +300,9 @@ BEGIN
   v_span := (v_state.window_milliseconds + v_state.delivery_milliseconds) * interval '1 millisecond';
 
   -- Leases that ran out, and requests that waited past their deadline.
-  v_changed := rescue_requests(p_provider_id, v_now);
+  IF EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PROCESSING' AND lease_expires_at <= v_now) THEN
+    v_changed := rescue_requests(p_provider_id, v_now);
+  END IF;
   IF EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline <= v_now) THEN
     WITH overdue AS (
       UPDATE model_requests
@@ -286,24 +326,51 @@ BEGIN
   END IF;
 
   SELECT count(*) INTO v_running FROM model_requests WHERE provider_id = p_provider_id AND status = 'PROCESSING';
-  v_room := least(p_capacity, v_provider.max_parallel_requests - v_running,
-                  v_provider.requests_per_minute - (v_state.last_sequence - v_floor));
+  v_permits := least(v_provider.max_parallel_requests - v_running,
+                     v_provider.requests_per_minute - (v_state.last_sequence - v_floor));
+  IF v_state.circuit_open_until > v_now OR NOT v_provider.is_enabled THEN
+    v_permits := 0;
+  ELSIF v_state.circuit_open_until IS NOT NULL THEN
+    -- Half open: one call at a time finds out.
+    v_permits := least(v_permits, 1 - v_running);
+  END IF;
 
-  IF v_provider.is_enabled AND v_room > 0 THEN
+  IF v_permits > 0 AND p_capacity > 0 THEN
     -- The longest prefix of the queue that fits: a large request at the head is not overtaken by small ones. One that
     -- can never fit (the limit was lowered after it came) is passed over until the limit rises or its deadline comes.
-    SELECT array_agg(id ORDER BY position), array_agg(position ORDER BY position), max(total)
-      INTO v_ids, v_positions, v_tokens
-      FROM (SELECT id, row_number() OVER queue AS position, sum(reserved_tokens) OVER queue AS total
-              FROM (SELECT id, reserved_tokens, priority, sequence FROM model_requests
-                     WHERE provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
-                       AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)
-                     ORDER BY priority DESC, sequence LIMIT v_room FOR UPDATE SKIP LOCKED) waiting
-            WINDOW queue AS (ORDER BY priority DESC, sequence ROWS UNBOUNDED PRECEDING)) ordered
-     WHERE v_provider.tokens_per_minute IS NULL OR total <= v_provider.tokens_per_minute - v_state.window_tokens;
+    WITH mine AS MATERIALIZED (
+      SELECT id, reserved_tokens, priority, sequence FROM model_requests
+       WHERE p_owner_id IS NULL AND owner_id IS NULL AND provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
+         AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)
+       ORDER BY priority DESC, sequence LIMIT least(v_permits, p_capacity) FOR UPDATE SKIP LOCKED
+    ), owned AS MATERIALIZED (
+      SELECT id, reserved_tokens, priority, sequence, owner_id FROM model_requests
+       WHERE owner_id IS NOT NULL AND provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
+         AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)
+       ORDER BY priority DESC, sequence LIMIT least(v_permits, 2000) FOR UPDATE SKIP LOCKED
+    ), unowned AS MATERIALIZED (
+      SELECT id, reserved_tokens, priority, sequence FROM model_requests
+       WHERE p_owner_id IS NOT NULL AND owner_id IS NULL AND provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
+         AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)
+       ORDER BY priority DESC, sequence LIMIT least(v_permits, 2000)
+    ), ordered AS (
+      SELECT id, is_mine, reserved_tokens, row_number() OVER queue AS position, sum(reserved_tokens) OVER queue AS total
+        FROM (SELECT id, reserved_tokens, priority, sequence, true AS is_mine FROM mine
+              UNION ALL SELECT id, reserved_tokens, priority, sequence, owner_id IS NOT DISTINCT FROM p_owner_id FROM owned
+              UNION ALL SELECT id, reserved_tokens, priority, sequence, false FROM unowned) waiting
+      WINDOW queue AS (ORDER BY priority DESC, sequence ROWS UNBOUNDED PRECEDING)
+    ), admitted AS (
+      SELECT id, reserved_tokens, row_number() OVER (ORDER BY position) AS position FROM ordered
+       WHERE is_mine AND position <= v_permits
+         AND (v_provider.tokens_per_minute IS NULL OR total <= v_provider.tokens_per_minute - v_state.window_tokens)
+       ORDER BY position LIMIT p_capacity
+    )
+    SELECT array_agg(id ORDER BY position), array_agg(position ORDER BY position), sum(reserved_tokens)
+      INTO v_ids, v_positions, v_tokens FROM admitted;
   END IF;
 
   IF v_ids IS NOT NULL THEN
+    v_admitted := array_length(v_ids, 1);
     INSERT INTO provider_starts (provider_id, sequence, request_id, lease_id, started_at, reserved_tokens)
     SELECT p_provider_id, v_state.last_sequence + a.position, r.id, v_lease, v_now, r.reserved_tokens
       FROM unnest(v_ids, v_positions) AS a(id, position) JOIN model_requests r ON r.id = a.id;
@@ -314,14 +381,14 @@ BEGIN
              start_sequence = v_state.last_sequence + a.position, started_at = coalesce(r.started_at, v_now)
         FROM unnest(v_ids, v_positions) AS a(id, position)
        WHERE r.id = a.id
-      RETURNING r.id, r.lease_id, r.attempt_count, r.max_attempts, r.workspace_id, r.model_id, r.model_ref, r.payload, r.parameters,
-                r.deadline, r.lease_started_at, r.reserved_tokens,
-                NULL::double precision, NULL::double precision, NULL::double precision, NULL::bigint;
+      RETURNING r.id, r.lease_id, r.attempt_count, r.max_attempts, r.workspace_id, r.model_id, r.model_ref,
+                CASE WHEN p_owner_id IS NULL THEN r.payload END, CASE WHEN p_owner_id IS NULL THEN r.parameters END,
+                r.deadline, r.lease_started_at, r.reserved_tokens, r.is_streamed, cardinality(r.fallback_model_ids) > 0,
+                NULL::double precision, NULL::double precision, NULL::double precision, NULL::bigint, NULL::bigint;
     v_changed := v_changed || v_ids;
-    v_running := v_running + array_length(v_ids, 1);
   END IF;
 
-  v_state.last_sequence := v_state.last_sequence + coalesce(array_length(v_ids, 1), 0);
+  v_state.last_sequence := v_state.last_sequence + v_admitted;
   UPDATE limit_states
      SET last_sequence = v_state.last_sequence, floor_sequence = v_floor, clock = v_now,
          window_tokens = v_state.window_tokens + coalesce(v_tokens, 0)
@@ -336,7 +403,9 @@ BEGIN
   IF v_provider.is_enabled AND EXISTS (
        SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
           AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)) THEN
-    IF v_running < v_provider.max_parallel_requests THEN
+    IF v_state.circuit_open_until > v_now THEN
+      v_next := v_state.circuit_open_until;
+    ELSIF v_running + v_admitted < v_provider.max_parallel_requests THEN
       SELECT s.started_at + v_span INTO v_next FROM provider_starts s
        WHERE s.provider_id = p_provider_id AND s.sequence > v_floor
          AND (v_state.last_sequence - v_floor >= v_provider.requests_per_minute OR coalesce(s.settled_tokens, s.reserved_tokens) > 0)
@@ -350,11 +419,12 @@ BEGIN
   SELECT least(v_next, min(deadline)) INTO v_next FROM model_requests
    WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline IS NOT NULL AND deadline > v_now;
   RETURN QUERY SELECT NULL::text, NULL::text, NULL::integer, NULL::integer, NULL::text, NULL::text, NULL::text, NULL::jsonb, NULL::jsonb,
-    NULL::timestamptz, v_now, NULL::integer,
-    greatest(0, extract(epoch FROM v_next - clock_timestamp()))::double precision,
+    NULL::timestamptz, v_now, NULL::integer, NULL::boolean, NULL::boolean,
+    CASE WHEN v_next IS NOT NULL THEN greatest(0, extract(epoch FROM v_next - clock_timestamp())) END::double precision, -- greatest() passes over a null
     (v_state.delivery_milliseconds / 1000.0)::double precision,
     extract(epoch FROM v_read - v_called)::double precision,
-    (SELECT number FROM revisions WHERE subject = 'catalog');
+    (SELECT number FROM revisions WHERE subject = 'catalog'),
+    greatest(0, v_permits - v_admitted);
 END $$;
 
 -- Extends the leases that the worker still holds; one that is missing from the answer is lost. Leases run on the
@@ -373,11 +443,30 @@ RETURNS TABLE (request_id text, lease_id text, cancel_requested boolean) LANGUAG
   RETURNING r.id, r.lease_id, r.cancel_requested_at IS NOT NULL
 $$;
 
+-- Counts a provider's failures: after five in a row its circuit opens, for half a minute at first, twice as long each
+-- time its probe fails, up to eight minutes. A success closes it. The caller holds the lock of the limit state.
+CREATE FUNCTION record_outcomes(p_provider_id text, p_failures bigint, p_has_success boolean, p_now timestamptz)
+RETURNS void LANGUAGE sql AS $$
+  UPDATE limit_states
+     SET consecutive_failures = CASE WHEN p_has_success THEN 0 ELSE consecutive_failures + p_failures END,
+         circuit_openings = CASE WHEN p_has_success THEN 0
+                                 WHEN consecutive_failures + p_failures >= 5 AND coalesce(circuit_open_until, p_now) <= p_now
+                                 THEN circuit_openings + 1 ELSE circuit_openings END,
+         circuit_open_until = CASE WHEN p_has_success THEN NULL
+                                   WHEN consecutive_failures + p_failures >= 5 AND coalesce(circuit_open_until, p_now) <= p_now
+                                   THEN p_now + interval '30 seconds' * 2 ^ least(circuit_openings, 4)
+                                   ELSE circuit_open_until END
+   WHERE provider_id = p_provider_id
+     AND CASE WHEN p_has_success THEN consecutive_failures > 0 OR circuit_open_until IS NOT NULL ELSE p_failures > 0 END
+$$;
+
 -- Ends attempts: state, attempt, ledger lines and settlement of the limits, in the caller's transaction.
 --
 -- p_results is an array of {request_id, lease_id, outcome, ...}, outcome one of COMPLETED, FAILED, CANCELLED, RETRY
--- (waits for retry_seconds) and RELEASED (given back unsent: no attempt spent). p_lines is an array of ledger lines.
--- A result whose lease is no longer held changes nothing and is missing from the answer.
+-- (waits for retry_seconds), FALLBACK (goes on with the next usable model of its list, with attempts_more attempts; FAILED
+-- where there is none) and RELEASED (given back unsent: no attempt spent). provider_fault says that the failure was the
+-- provider's. p_lines is an array of ledger lines. A result whose lease is no longer held changes nothing and is missing
+-- from the answer.
 CREATE FUNCTION finish_requests(p_results jsonb, p_lines jsonb) RETURNS TABLE (request_id text, status "ModelRequestStatus")
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -386,6 +475,7 @@ DECLARE
   v_changed text[];
   v_providers text[];
   v_provider text;
+  v_outcome record;
 BEGIN
   -- The limit states are locked before any request, in one order, as claim_requests does.
   SELECT array_agg(DISTINCT r.provider_id) INTO v_providers FROM model_requests r
@@ -394,33 +484,56 @@ BEGIN
   SELECT greatest(clock_timestamp(), max(clock)) INTO v_now FROM limit_states WHERE provider_id = ANY (v_providers);
   v_now := coalesce(v_now, clock_timestamp());
 
+  -- Of results whose leases are held; the finish below holds the same, since both hold the limit states.
+  FOR v_outcome IN
+    SELECT r.provider_id, count(*) FILTER (WHERE x.provider_fault) AS failures,
+           bool_or(x.outcome = 'COMPLETED') AS has_success
+      FROM jsonb_to_recordset(p_results) AS x(request_id text, lease_id text, outcome text, provider_fault boolean)
+      JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
+     GROUP BY r.provider_id
+  LOOP
+    PERFORM record_outcomes(v_outcome.provider_id, v_outcome.failures, v_outcome.has_success, v_now);
+  END LOOP;
+
   RETURN QUERY
   WITH results AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(p_results) AS x(
-      request_id text, lease_id text, outcome text, retry_seconds double precision, settled_tokens integer,
+      request_id text, lease_id text, outcome text, retry_seconds double precision, attempts_more integer, settled_tokens integer,
       output jsonb, output_text text, input_tokens integer, output_tokens integer, cache_read_tokens integer,
-      cache_write_tokens integer, usage_estimated boolean, cost_total numeric, currency text, error jsonb,
+      cache_write_tokens integer, reasoning_tokens integer, images integer, characters integer, seconds numeric,
+      searches integer, usage_estimated boolean, cost_total numeric, currency text, error jsonb, first_chunk_seconds double precision,
       response_model text, provider_request_id text, finish_reason text, http_status integer)
   ), held AS MATERIALIZED (
-    SELECT r.id, r.provider_id, r.attempt_count, r.worker_id, r.lease_started_at, r.start_sequence,
-           CASE WHEN x.outcome IN ('RETRY', 'RELEASED')
-                THEN CASE WHEN r.cancel_requested_at IS NULL THEN 'PENDING' ELSE 'CANCELLED' END
-                ELSE x.outcome END::"ModelRequestStatus" AS new_status, x.*
+    SELECT r.id, r.provider_id, r.model_ref, r.attempt_count, r.worker_id, r.lease_started_at, r.start_sequence,
+           r.cancel_requested_at, r.fallback_model_ids, x.*
       FROM results x JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
      ORDER BY r.id FOR UPDATE OF r
+  ), decided AS MATERIALIZED (
+    SELECT h.*, n.model_id AS next_model_id, n.provider_id AS next_provider_id, n.model_ref AS next_model_ref, n.rest AS next_fallbacks,
+           CASE WHEN h.outcome NOT IN ('RETRY', 'RELEASED', 'FALLBACK') THEN h.outcome
+                WHEN h.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
+                WHEN h.outcome = 'FALLBACK' AND n.model_id IS NULL THEN 'FAILED'
+                ELSE 'PENDING' END::"ModelRequestStatus" AS new_status
+      FROM held h LEFT JOIN LATERAL (
+        SELECT m.id AS model_id, m.provider_id, p.name || ':' || m.model_id AS model_ref, h.fallback_model_ids[c.place + 1 :] AS rest
+          FROM unnest(h.fallback_model_ids) WITH ORDINALITY AS c(id, place)
+          JOIN llm_models m ON m.id = c.id AND m.status = 'ACTIVE' JOIN llm_providers p ON p.id = m.provider_id AND p.is_enabled
+         WHERE h.outcome = 'FALLBACK' ORDER BY c.place LIMIT 1) n ON true
   ), attempted AS (
-    INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, started_at, finished_at, response_model,
-                                  provider_request_id, finish_reason, http_status, error)
+    INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, model_ref, started_at, first_chunk_at, finished_at,
+                                  response_model, provider_request_id, finish_reason, http_status, error)
     SELECT id, attempt_count, lease_id, worker_id,
-           CASE outcome WHEN 'COMPLETED' THEN 'SUCCEEDED' WHEN 'RETRY' THEN 'FAILED' ELSE outcome END::"RequestAttemptStatus",
-           lease_started_at, v_now, response_model, provider_request_id, finish_reason, http_status, error
-      FROM held
+           CASE outcome WHEN 'COMPLETED' THEN 'SUCCEEDED' WHEN 'RETRY' THEN 'FAILED' WHEN 'FALLBACK' THEN 'FAILED'
+                        ELSE outcome END::"RequestAttemptStatus",
+           model_ref, lease_started_at, lease_started_at + first_chunk_seconds * interval '1 second', v_now, response_model,
+           provider_request_id, finish_reason, http_status, error
+      FROM decided
   ), charged AS (
     INSERT INTO ledger_entries (workspace_id, request_id, lease_id, model_ref, unit, quantity, price_id, price_per_million,
                                 amount, currency, is_estimated, charged_at)
     SELECT r.workspace_id, l.request_id, l.lease_id, r.model_ref, l.unit, l.quantity, l.price_id, l.price_per_million,
            l.amount, l.currency, l.is_estimated, v_now
-      FROM jsonb_to_recordset(p_lines) AS l(request_id text, lease_id text, unit "UsageUnit", quantity bigint, price_id text,
+      FROM jsonb_to_recordset(p_lines) AS l(request_id text, lease_id text, unit "UsageUnit", quantity numeric, price_id text,
                                             price_per_million numeric, amount numeric, currency text, is_estimated boolean)
       JOIN held h ON h.request_id = l.request_id AND h.lease_id = l.lease_id
       JOIN model_requests r ON r.id = l.request_id
@@ -433,23 +546,34 @@ BEGIN
       FROM (SELECT s.provider_id, sum(s.change) FILTER (WHERE s.sequence > t.floor_sequence) AS change
               FROM settled s JOIN limit_states t ON t.provider_id = s.provider_id GROUP BY s.provider_id) c
      WHERE t.provider_id = c.provider_id
+  ), emptied AS (
+    DELETE FROM request_chunks c USING held h WHERE c.request_id = h.id
   )
   UPDATE model_requests r
      SET status = h.new_status,
          output = h.output, output_text = h.output_text, input_tokens = h.input_tokens, output_tokens = h.output_tokens,
          cache_read_tokens = h.cache_read_tokens, cache_write_tokens = h.cache_write_tokens,
-         usage_estimated = h.usage_estimated, cost_total = h.cost_total, currency = h.currency,
+         reasoning_tokens = h.reasoning_tokens, images = h.images, characters = h.characters, seconds = h.seconds,
+         searches = h.searches, usage_estimated = h.usage_estimated, cost_total = h.cost_total, currency = h.currency,
          error = CASE WHEN h.new_status = 'FAILED' THEN h.error END,
+         model_id = coalesce(h.next_model_id, r.model_id), provider_id = coalesce(h.next_provider_id, r.provider_id),
+         model_ref = coalesce(h.next_model_ref, r.model_ref),
+         fallback_model_ids = CASE WHEN h.next_model_id IS NULL THEN r.fallback_model_ids ELSE h.next_fallbacks END,
+         max_attempts = CASE WHEN h.next_model_id IS NULL THEN r.max_attempts ELSE r.attempt_count + coalesce(h.attempts_more, 1) END,
          attempt_count = r.attempt_count - CASE WHEN h.outcome = 'RELEASED' THEN 1 ELSE 0 END,
          available_at = CASE WHEN h.new_status = 'PENDING' THEN v_now + coalesce(h.retry_seconds, 0) * interval '1 second' ELSE r.available_at END,
          finished_at = CASE WHEN h.new_status <> 'PENDING' THEN v_now END,
          lease_id = NULL, lease_expires_at = NULL, lease_started_at = NULL, worker_id = NULL, start_sequence = NULL
-    FROM held h WHERE r.id = h.id
+    FROM decided h WHERE r.id = h.id
   RETURNING r.id, r.status;
 
   SELECT array_agg(x ->> 'request_id') INTO v_changed FROM jsonb_array_elements(p_results) AS x;
   PERFORM announce_requests(v_changed);
-  FOREACH v_provider IN ARRAY coalesce(v_providers, ARRAY[]::text[]) LOOP
+  -- A request that went on to another provider waits there.
+  FOR v_provider IN
+    SELECT DISTINCT provider_id FROM model_requests WHERE id = ANY (v_changed) AND status = 'PENDING'
+    UNION SELECT unnest(v_providers)
+  LOOP
     IF EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING') THEN
       PERFORM pg_notify('tollgate_work', v_provider);
     END IF;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any, TypeVar
 
 from app.access.records import AccessRole, Identity, TokenId
 from app.catalog.records import (
@@ -15,6 +17,8 @@ from app.catalog.records import (
     SystemSetting,
 )
 from app.catalog.snapshot import Snapshot
+
+Row = TypeVar("Row")
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,8 +40,15 @@ def sample_snapshot(revision: int = 1, providers: int = 3, models: int = 5) -> S
     )
 
 
+def _row(kind: type[Row], **values: Any) -> Row:
+    """Fields that are not given are None."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # rows are dataclasses
+    return kind(**(dict.fromkeys(names) | values))
+
+
 def _provider(number: int) -> LlmProvider:
-    return LlmProvider(
+    return _row(
+        LlmProvider,
         id=f"provider{number}",
         workspace_id=DEFAULT_WORKSPACE,
         name=f"p{number}",
@@ -54,7 +65,8 @@ def _provider(number: int) -> LlmProvider:
 
 
 def _model(provider: int, number: int) -> LlmModel:
-    return LlmModel(
+    return _row(
+        LlmModel,
         id=f"model{provider}-{number}",
         workspace_id=DEFAULT_WORKSPACE,
         provider_id=f"provider{provider}",

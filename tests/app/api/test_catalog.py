@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from app.access.records import AccessRole
 
+from app.access.records import AccessRole
 from tests.serving import Api
 
 CREATE_PROVIDER = """
@@ -193,9 +193,7 @@ async def test_deleting_a_provider_deletes_its_models(api: Api) -> None:
     )
     assert data["deleteLlmProvider"] == {"id": provider_id}
     assert await api.data("query($id: ID) { llmModel(id: $id) { id } }", {"id": model_id}) == {"llmModel": None}
-    gone = await api.data(
-        "mutation($id: ID!) { deleteLlmProvider(id: $id) { __typename } }", {"id": provider_id}
-    )
+    gone = await api.data("mutation($id: ID!) { deleteLlmProvider(id: $id) { __typename } }", {"id": provider_id})
     assert gone["deleteLlmProvider"] == {"__typename": "NotFound"}
 
 
@@ -226,9 +224,7 @@ async def test_models_are_filtered_ordered_and_searched(api: Api) -> None:
     await model(api, provider_id, "dear", costInputPerMillion="10", costOutputPerMillion="20")
     await model(api, provider_id, "cheap", costInputPerMillion="1", costOutputPerMillion="2", contextWindow=8000)
     await model(api, provider_id, "unknown", modelType="EMBEDDING")
-    ordered = await api.data(
-        "{ llmModels(orderBy: {field: COST_INPUT, direction: DESC}) { nodes { modelId } } }"
-    )
+    ordered = await api.data("{ llmModels(orderBy: {field: COST_INPUT, direction: DESC}) { nodes { modelId } } }")
     assert [node["modelId"] for node in ordered["llmModels"]["nodes"]] == ["dear", "cheap", "unknown"]
     filtered = await api.data(
         '{ llmModels(filter: {status: ACTIVE, hasPrice: true, maxCostInputPerMillion: "5"}) { nodes { modelId } } }'
@@ -266,9 +262,7 @@ async def test_settings_are_set_read_and_deleted(api: Api) -> None:
         'mutation { setSystemSetting(key: "infra_model_x", value: "openai:nothing") { __typename } }'
     )
     assert refused["setSystemSetting"] == {"__typename": "ModelUnavailable"}
-    deleted = await api.data(
-        'mutation { deleteSystemSetting(key: "infra_model_scenario_expansion") { __typename } }'
-    )
+    deleted = await api.data('mutation { deleteSystemSetting(key: "infra_model_scenario_expansion") { __typename } }')
     assert deleted["deleteSystemSetting"] == {"__typename": "Deleted"}
 
 

@@ -6,11 +6,6 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from app.api.context import RequestContext
-from app.api.engine import Engine, GraphQLParams
-from app.api.services import ApiServices
-from app.config import Config
-from app.schema import RECORD_TYPES, print_sdl, schema
 from graphql import (
     REMOVE,
     ArgumentNode,
@@ -27,6 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis_graphql import nodes, queries
 
+from app.api.context import RequestContext
+from app.api.engine import Engine, GraphQLParams
+from app.api.services import ApiServices
+from app.config import Config
+from app.schema import RECORD_TYPES, print_sdl, schema
 from tests.app.api.sample import ADMIN, sample_snapshot
 
 CATALOG_ROOTS = [
@@ -135,19 +135,25 @@ REAL_QUERIES: list[tuple[str, dict[str, Any]]] = [
         {"f": {"status": ["ACTIVE"], "hasPrice": True}, "o": {"field": "COST_INPUT", "direction": "DESC"}},
     ),
     ('{ llmModels(filter: {modelType: TEXT, capabilities: "vision"}) { nodes { ref } } }', {}),
-    ('query($c: String!) { llmModels(filter: {capabilities: [$c]}) { nodes { ref } } }', {"c": "tools"}),
+    ("query($c: String!) { llmModels(filter: {capabilities: [$c]}) { nodes { ref } } }", {"c": "tools"}),
     ('{ llmModel(ref: "p1:m2") { __typename id t: __typename provider { __typename } } __typename }', {}),
     ('{ searchModels(query: "model") { nodes { ref displayName } totalCount } }', {}),
-    ("{ systemSettings { id key value updatedAt } systemSetting(key: \"other\") { value } }", {}),
+    ('{ systemSettings { id key value updatedAt } systemSetting(key: "other") { value } }', {}),
     ('{ infraModel(task: "a") { ref } }', {}),
     # merged selections, in the order of their first occurrence
     ("{ llmProviders { name models { id } ... on LlmProvider { isEnabled models { ref } name } } }", {}),
-    ("{ llmProviders { ...A ...B } } fragment A on LlmProvider { id m: models { id } } "
-     "fragment B on LlmProvider { m: models { ref id } name }", {}),
+    (
+        "{ llmProviders { ...A ...B } } fragment A on LlmProvider { id m: models { id } } "
+        "fragment B on LlmProvider { m: models { ref id } name }",
+        {},
+    ),
     # decided by variables, each way
     *(
-        ("query($x: Boolean!, $y: Boolean = true) { llmProviders { id @skip(if: $x) name @include(if: $y) "
-         "... @include(if: $x) { models { id } } } }", {"x": x, "y": y})
+        (
+            "query($x: Boolean!, $y: Boolean = true) { llmProviders { id @skip(if: $x) name @include(if: $y) "
+            "... @include(if: $x) { models { id } } } }",
+            {"x": x, "y": y},
+        )
         for x in (True, False)
         for y in (True, False)
     ),

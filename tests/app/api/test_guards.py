@@ -45,7 +45,8 @@ async def test_depth_is_limited_also_through_fragments(narrow: Api) -> None:
 async def test_aliases_are_limited_however_fragments_multiply_them(narrow: Api) -> None:
     assert "data" in await narrow.post("{ a: __typename b: __typename c: __typename }")
     extensions = await refused(
-        narrow, "{ ...A x: llmProviders { ...B } y: llmProviders { ...B } } "
+        narrow,
+        "{ ...A x: llmProviders { ...B } y: llmProviders { ...B } } "
         "fragment A on Query { a: __typename } fragment B on LlmProvider { b: name }",
     )
     assert extensions == {"code": "LIMIT_EXCEEDED", "limit": "number of aliases", "value": 5, "maximum": 3}
@@ -104,9 +105,7 @@ async def test_a_document_nested_too_deeply_to_parse_is_refused(api: Api) -> Non
     assert "internal" not in body["errors"][0]["message"]
 
 
-async def test_introspection_runs_by_default_and_can_be_turned_off(
-    api: Api, database_dsn: str, tmp_path: Path
-) -> None:
+async def test_introspection_runs_by_default_and_can_be_turned_off(api: Api, database_dsn: str, tmp_path: Path) -> None:
     assert "__schema" in await api.data(get_introspection_query())
     async with serve_api(database_dsn, tmp_path, introspection=False) as closed:
         body = await closed.post("{ __schema { types { name } } }")

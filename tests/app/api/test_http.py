@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from app.access.records import AccessRole
 
+from app.access.records import AccessRole
 from tests.serving import Api, serve_api
 
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -89,9 +89,9 @@ async def test_a_browser_gets_the_page_without_a_token(api: Api) -> None:
 @pytest.mark.parametrize("path", ["/graphql", "/metrics", "/anything"])
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer", "Basic YTpi", "Bearer \xe9"])
 async def test_without_a_valid_token_every_path_is_401(api: Api, path: str, authorization: str | None) -> None:
-    headers = {"authorization": authorization.encode("latin-1")} if authorization else {}
+    headers = {b"authorization": authorization.encode("latin-1")} if authorization else {}
     async with httpx.AsyncClient(base_url=api.url) as anonymous:
-        response = await anonymous.get(path, headers=headers)
+        response = await anonymous.get(path, headers=list(headers.items()))
     assert response.status_code == 401
     assert response.headers["www-authenticate"].startswith('Bearer realm="tollgate"')
     assert response.json()["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
@@ -136,9 +136,7 @@ async def test_a_body_in_parts_is_read_whole(api: Api) -> None:
         for part in (b'{"query": "{ __type', b'name }"', b"}"):
             yield part
 
-    response = await api.http.post(
-        "/graphql", content=in_parts(), headers={"content-type": "application/json"}
-    )
+    response = await api.http.post("/graphql", content=in_parts(), headers={"content-type": "application/json"})
     assert response.json() == {"data": {"__typename": "Query"}}
 
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from app.access.records import AccessRole
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from app.access.records import AccessRole
 from tests.app.api.test_catalog import provider
 from tests.serving import ADMIN_TOKEN, Api
 
@@ -63,7 +63,8 @@ async def test_queries_and_mutations_run_over_the_websocket_too(api: Api) -> Non
             id="a",
             type="subscribe",
             payload={
-                "query": "mutation($v: JSON!) { setSystemSetting(key: \"k\", value: $v) { ... on SystemSetting { value } } }",
+                "query": """mutation($v: JSON!) { setSystemSetting(key: "k", value: $v) {
+                  ... on SystemSetting { value } } }""",
                 "variables": {"v": [1, None]},
             },
         )

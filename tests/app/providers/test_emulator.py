@@ -252,9 +252,9 @@ def test_a_path_without_prefix_is_the_default_provider(emulator_url: str) -> Non
 
 
 def test_an_unknown_path_is_not_found(emulator_url: str) -> None:
-    response = httpx.post(f"{emulator_url}/openai/v1/embeddings", json={})
+    response = httpx.post(f"{emulator_url}/openai/v1/nothing", json={})
     assert response.status_code == 404
-    assert "POST /openai/v1/embeddings" in response.json()["error"]["message"]
+    assert "POST /openai/v1/nothing" in response.json()["error"]["message"]
 
 
 def test_settings_merge_null_sets_back_and_bad_ones_change_nothing(emulator: Emulator) -> None:

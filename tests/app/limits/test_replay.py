@@ -1,0 +1,136 @@
+"""The checker of adherence against one that looks at every instant, and the estimate of what a request may take."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.limits.estimate import estimate_input_tokens, max_output_tokens
+from app.limits.records import Start
+from app.limits.replay import LimitSetting, Violation, replay, utilisation
+
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+WINDOW = timedelta(seconds=10)
+
+
+def at(seconds: float) -> datetime:
+    return BEGIN + timedelta(seconds=seconds)
+
+
+def setting(since: float = 0, parallel: int = 100, requests: int = 100, tokens: int | None = None) -> LimitSetting:
+    return LimitSetting(at(since), parallel, requests, tokens)
+
+
+def start(sequence: int, seconds: float, lasts: float | None = None, tokens: int = 1) -> Start:
+    return Start("p", sequence, f"r{sequence}", at(seconds), None if lasts is None else at(seconds + lasts), tokens)
+
+
+def brute_force(starts: list[Start], settings: list[LimitSetting]) -> set[tuple[str, datetime]]:
+    """(kind, instant) for each instant of a start at which some limit is exceeded, straight from the definition."""
+    found = set()
+    for now in {one.started_at for one in starts}:
+        limits = [one for one in settings if one.since <= now][-1]
+        inside = [one for one in starts if now - WINDOW < one.started_at <= now]
+        running = [one for one in starts if one.started_at <= now and (one.ended_at is None or one.ended_at > now)]
+        if len(running) > limits.max_parallel:
+            found.add(("parallel", now))
+        if len(inside) > limits.requests_per_window:
+            found.add(("requests", now))
+        if limits.tokens_per_window is not None and sum(one.tokens for one in inside) > limits.tokens_per_window:
+            found.add(("tokens", now))
+    return found
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> tuple[list[Start], list[LimitSetting]]:
+    times = draw(st.lists(st.integers(0, 40), max_size=25))
+    lasts = st.none() | st.integers(1, 15)
+    starts = [
+        start(number, second, draw(lasts), draw(st.integers(0, 20))) for number, second in enumerate(sorted(times))
+    ]
+    small = st.integers(1, 6)
+    edits = sorted(draw(st.sets(st.integers(1, 40), max_size=3)))
+    tokens = st.none() | st.integers(1, 60)
+    return starts, [setting(since, draw(small), draw(small), draw(tokens)) for since in (0, *edits)]
+
+
+@given(logs(), st.randoms())
+def test_the_replay_finds_exactly_what_the_definition_finds(
+    log: tuple[list[Start], list[LimitSetting]], random: Any
+) -> None:
+    starts, settings = log
+    shuffled = list(starts)
+    random.shuffle(shuffled)
+    found = replay(shuffled, settings, window=WINDOW)
+    assert {(violation.kind, violation.at) for violation in found} == brute_force(starts, settings)
+
+
+def test_a_window_is_open_at_its_start_and_closed_at_its_end() -> None:
+    one = [setting(requests=1)]
+    assert replay([start(1, 0, 1), start(2, 10, 1)], one, window=WINDOW) == []
+    assert replay([start(1, 0, 1), start(2, 9.999999, 1)], one, window=WINDOW) == [
+        Violation("requests", at(9.999999), 2, 1, 2)
+    ]
+
+
+def test_a_call_that_ends_as_another_starts_is_not_beside_it() -> None:
+    assert replay([start(1, 0, 5), start(2, 5, 5)], [setting(parallel=1)], window=WINDOW) == []
+    found = replay([start(1, 0, 5.000001), start(2, 5, 5)], [setting(parallel=1)], window=WINDOW)
+    assert [violation.kind for violation in found] == ["parallel"]
+
+
+def test_a_lowered_limit_judges_from_its_instant_and_counts_what_was_before() -> None:
+    settings = [setting(requests=3), setting(since=5, requests=1)]
+    log = [start(1, 0, 1), start(2, 1, 1), start(3, 5, 1)]
+    assert replay(log, settings, window=WINDOW) == [Violation("requests", at(5), 3, 1, 3)]
+
+
+def test_utilisation_is_starts_of_those_permitted() -> None:
+    log = [start(number, number) for number in range(10)] + [start(10 + number, 10 + number) for number in range(10)]
+    assert utilisation(log, requests_per_window=10, window=WINDOW) == 1
+    assert utilisation(log[:5], requests_per_window=10, window=WINDOW) == 0.5
+    assert utilisation([], requests_per_window=10, window=WINDOW) == 0
+
+
+# The estimate ---------------------------------------------------------------
+
+messages = st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": st.text()}), min_size=1, max_size=5)
+
+
+@given(messages)
+def test_an_estimate_is_at_least_a_token_for_two_bytes(written: list[dict[str, str]]) -> None:
+    size = sum(len(message["content"].encode()) for message in written)
+    assert estimate_input_tokens({"messages": written}) >= size / 2 + 8 * (len(written) + 1)
+
+
+@given(messages, messages)
+def test_more_messages_never_take_less(first: list[dict[str, str]], second: list[dict[str, str]]) -> None:
+    assert estimate_input_tokens({"messages": first + second}) > estimate_input_tokens({"messages": first})
+
+
+def test_tools_schemas_and_tool_calls_count() -> None:
+    plain = {"messages": [{"role": "user", "content": "Hello"}]}
+    tools = [{"type": "function", "function": {"name": "look_up", "description": "x" * 1000}}]
+    called = {"messages": [{"role": "assistant", "content": None, "tool_calls": tools}]}
+    size = len(orjson.dumps(tools))
+    base = estimate_input_tokens(plain)
+    assert estimate_input_tokens(plain, {"tools": tools}) >= base + size // 2
+    assert estimate_input_tokens(called) >= size // 2
+    assert estimate_input_tokens(plain, {"temperature": 0.5, "max_tokens": 9}) == base
+
+
+def test_a_plain_input_is_estimated_too() -> None:
+    assert estimate_input_tokens({"input": "x" * 100}) == 58
+    assert estimate_input_tokens({"input": ["x" * 100]}) > 50
+
+
+def test_the_output_is_the_caller_s_maximum_else_the_model_s_else_the_default() -> None:
+    assert max_output_tokens({"max_completion_tokens": 5, "max_tokens": 9}, 100, 50) == 5
+    assert max_output_tokens({"max_tokens": 9}, 100, 50) == 9
+    assert max_output_tokens({"max_tokens": None}, 100, 50) == 100
+    assert max_output_tokens({}, None, 50) == 50
+    assert max_output_tokens({"max_tokens": 9, "n": 3}, 100, 50) == 27

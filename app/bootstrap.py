@@ -21,6 +21,7 @@ from app.db.listen import Listener
 from app.db.migrate import migrate
 from app.db.pool import Database
 from app.execution.attempt import Timeouts
+from app.execution.calls import Calls
 from app.execution.chunks import ChunkLog
 from app.execution.executor import Executor
 from app.execution.finisher import Finisher
@@ -42,10 +43,8 @@ class Execution:
     database: Database
     listener: Listener
     snapshots: SnapshotHolder
-    executor: Executor
-    finisher: Finisher
+    calls: Calls
     leases: LeaseKeeper
-    chunks: ChunkLog
 
 
 @asynccontextmanager
@@ -124,26 +123,32 @@ async def open_execution(config: Config) -> AsyncIterator[Execution]:
         snapshots.attach(listener)
         stack.push_async_callback(snapshots.stop)
         transport = await stack.enter_async_context(Transport(max_connections=config.worker_concurrency))
-        emulator = EmulatorEndpoints(config.emulator_url) if config.emulator_url is not None else None
         stack.push_async_callback(listener.stop)
+        leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
         yield Execution(
             worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}",
             database=database,
             listener=listener,
             snapshots=snapshots,
-            executor=Executor(
-                snapshots,
-                transport,
-                adapters=ADAPTERS,
-                credentials=emulator or EnvironmentCredentials(),
-                endpoints=emulator or CatalogEndpoints(),
-                timeouts=Timeouts(
-                    connect=config.connect_timeout_seconds,
-                    read=config.read_timeout_seconds,
-                    total=config.call_timeout_seconds,
-                ),
-            ),
-            finisher=Finisher(database),
-            leases=LeaseKeeper(database, lease_seconds=config.lease_seconds),
-            chunks=ChunkLog(database),
+            calls=_calls(config, database, snapshots, transport, leases),
+            leases=leases,
         )
+
+
+def _calls(
+    config: Config, database: Database, snapshots: SnapshotHolder, transport: Transport, leases: LeaseKeeper
+) -> Calls:
+    emulator = EmulatorEndpoints(config.emulator_url) if config.emulator_url is not None else None
+    executor = Executor(
+        snapshots,
+        transport,
+        adapters=ADAPTERS,
+        credentials=emulator or EnvironmentCredentials(),
+        endpoints=emulator or CatalogEndpoints(),
+        timeouts=Timeouts(
+            connect=config.connect_timeout_seconds,
+            read=config.read_timeout_seconds,
+            total=config.call_timeout_seconds,
+        ),
+    )
+    return Calls(executor, Finisher(database), leases, ChunkLog(database))

@@ -24,7 +24,6 @@ from bench.place import fresh_database, open_server
 from bench.table import Row, as_markdown, print_table
 from seed.service import seed_genai_prices, seed_reference
 
-
 _QUIET_LOAD = 0.5
 
 
@@ -48,12 +47,12 @@ async def _catalog(bench: Bench) -> list[Row]:
 async def _claims(bench: Bench) -> list[Row]:
     peer = await pgqueuer_peer.drain_rate(bench.server, bench.seconds)
     async with fresh_database(bench.server, "bench_claims") as database:
-        return await claims.run(database, bench.seconds, peer)
+        return await claims.run(database, bench.seconds, bench.data_dir, peer)
 
 
 async def _worker(bench: Bench) -> list[Row]:
     async with fresh_database(bench.server, "bench_worker") as database:
-        return await worker.run(database, bench.seconds)
+        return await worker.run(database, bench.seconds, bench.data_dir)
 
 
 async def _size(bench: Bench) -> list[Row]:

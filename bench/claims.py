@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from app.catalog.snapshot import Snapshot
-from app.catalog.snapshots import SnapshotHolder
 from app.db.ids import new_id
 from app.db.pool import Database
 from app.execution.finisher import MAX_GROUP
@@ -16,10 +16,12 @@ from app.limits import repository as limits
 from app.limits.records import ClaimedRequest
 from app.prices.calculation import price_usage
 from app.prices.records import Usage
-from app.providers.registry import ADAPTERS
+from app.providers.messages import Text
+from app.providers.operations import ChatOutput, Choice, FinishReason
 from app.requests import repository as requests
 from app.requests.records import AttemptResult, Outcome, SubmitRequest
 from app.requests.service import RequestService
+from bench.place import open_services
 from bench.table import Row, at_least, compared, measured
 from seed.service import seed_reference
 from workers.worker import MAX_CLAIM
@@ -46,19 +48,14 @@ async def prepare(database: Database) -> str:
         )
 
 
-async def run(database: Database, seconds: float, drain_peer: float | None) -> list[Row]:
+async def run(database: Database, seconds: float, data_dir: Path, drain_peer: float | None) -> list[Row]:
     """`drain_peer`: the jobs a second of a queue without limits, for comparison."""
     provider_id = await prepare(database)
-    snapshots = SnapshotHolder(database)
-    await snapshots.refresh()
-    service = RequestService(database, snapshots, adapters=ADAPTERS, default_max_output_tokens=1000)
-    try:
-        enqueued, enqueue_rate = await enqueue(service, seconds)
+    async with open_services(database, data_dir) as services:
+        enqueued, enqueue_rate = await enqueue(services.requests, seconds)
         await _checkpoint(database)
-        drained, drain_rate = await drain(database, provider_id, snapshots.current, seconds)
+        drained, drain_rate = await drain(database, provider_id, services.snapshots.current, seconds)
         await _check(database, drained)
-    finally:
-        await snapshots.stop()
     what = f"claim and finish, one provider, limits on, claims of {MAX_CLAIM}, finishes of {MAX_GROUP}"
     return [
         at_least(f"enqueue, batches of {_ENQUEUE_BATCH:,}", enqueue_rate, 50_000),
@@ -152,7 +149,7 @@ def result_of(request: ClaimedRequest, snapshot: Snapshot) -> AttemptResult:
         lease_id=request.lease_id,
         outcome=Outcome.COMPLETED,
         settled_tokens=usage.total_tokens,
-        output={"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]},
+        output=ChatOutput([Choice([Text(text)], FinishReason.STOP)]),
         output_text=text,
         usage=usage,
         cost=receipt,

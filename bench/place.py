@@ -16,7 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from pydantic import SecretStr
 
+from app.api.services import ApiServices
+from app.bootstrap import open_api
+from app.config import Config
 from app.db.embedded import embedded_postgres
 from app.db.migrate import migrate
 from app.db.pool import Database
@@ -52,6 +56,13 @@ async def fresh_database(server: str, name: str) -> AsyncIterator[Database]:
             await admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     finally:
         await admin.close()
+
+
+@asynccontextmanager
+async def open_services(database: Database, data_dir: Path) -> AsyncIterator[ApiServices]:
+    """The services of an API process, in this one."""
+    async with open_api(Config(database_url=SecretStr(database.dsn), data_dir=data_dir)) as services:
+        yield services
 
 
 def free_port() -> int:

@@ -7,18 +7,17 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import httpx
 
-from app.catalog.snapshots import SnapshotHolder
 from app.db.listen import REQUESTS
 from app.db.pool import Database
-from app.providers.registry import ADAPTERS
 from app.requests.records import SubmitRequest
 from app.requests.service import RequestService
 from bench.claims import MODEL, PROVIDER, prepare
-from bench.place import process, resident_mb
+from bench.place import open_services, process, resident_mb
 from bench.table import Row, at_most, measured
 
 _SAMPLES = 200
@@ -52,29 +51,25 @@ class Finished:
                 await asyncio.sleep(_MOMENT_SECONDS)
 
 
-async def run(database: Database, seconds: float) -> list[Row]:
+async def run(database: Database, seconds: float, data_dir: Path) -> list[Row]:
     await prepare(database)
-    snapshots = SnapshotHolder(database)
-    await snapshots.refresh()
-    service = RequestService(database, snapshots, adapters=ADAPTERS, default_max_output_tokens=1000)
-    listening = await asyncpg.connect(database.dsn)
-    finished = Finished(listening)
-    await finished.start()
-    try:
-        async with _emulator() as emulator_url, _worker(database, emulator_url) as worker_pid:
-            await finished.wait(await service.enqueue([_submission()], workspace_id="default"))
-            idle_mb = resident_mb(worker_pid)
-            rows = await _pick_up(database, service, finished, emulator_url)
-            backlog = [_submission()] * min(10_000, max(200, int(seconds * _CALLS_A_SECOND)))
-            started = time.perf_counter()
-            ids = await service.enqueue(backlog, workspace_id="default")
-            await finished.wait(ids)
-            a_second = len(ids) / (time.perf_counter() - started)
-            await _check(database)
-            busy_mb = resident_mb(worker_pid)
-    finally:
-        await listening.close()
-        await snapshots.stop()
+    async with (
+        open_services(database, data_dir) as services,
+        _listening(database) as finished,
+        _emulator() as emulator_url,
+        _worker(database, emulator_url) as worker_pid,
+    ):
+        service = services.requests
+        await finished.wait(await service.enqueue([_submission()], workspace_id="default"))
+        idle_mb = resident_mb(worker_pid)
+        rows = await _pick_up(database, service, finished, emulator_url)
+        backlog = [_submission()] * min(10_000, max(200, int(seconds * _CALLS_A_SECOND)))
+        started = time.perf_counter()
+        ids = await service.enqueue(backlog, workspace_id="default")
+        await finished.wait(ids)
+        a_second = len(ids) / (time.perf_counter() - started)
+        await _check(database)
+        busy_mb = resident_mb(worker_pid)
     return [
         *rows,
         measured("calls through one worker and the emulator, both on this machine", a_second, "/s"),
@@ -135,6 +130,17 @@ async def _check(database: Database) -> None:
         )
     if bad:
         raise RuntimeError(f"not every request was completed and charged: {[tuple(row) for row in bad]}")
+
+
+@asynccontextmanager
+async def _listening(database: Database) -> AsyncIterator[Finished]:
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        finished = Finished(connection)
+        await finished.start()
+        yield finished
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

@@ -33,6 +33,10 @@ class Emulator:
         """What a client of that provider takes as its base URL; it ends with /v1."""
         return f"{self.base_url}/{self.name(provider)}/v1"
 
+    def root(self, provider: str = "default") -> str:
+        """The same for clients whose paths have the API version in them, as those of Anthropic and Google have."""
+        return f"{self.base_url}/{self.name(provider)}"
+
     def configure(self, provider: str = "default", /, **settings: Any) -> dict[str, Any]:
         """Merges fields of app.providers.emulator.behaviour.ProviderSettings; None sets one back."""
         response = self._control.put(f"/providers/{self.name(provider)}", json=settings)
@@ -41,7 +45,7 @@ class Emulator:
         return body
 
     def record(self, provider: str = "default", /, *, calls: bool = True) -> dict[str, Any]:
-        """arrivals, served (by status), outcomes, peak_*, violation_counts, violations, limit_edits, calls."""
+        """arrivals, served (by status), billed, outcomes, peak_*, violation_counts, violations, limit_edits, calls."""
         response = self._control.get(
             "/record", params={"provider": self.name(provider), "calls": "true" if calls else "false"}
         )

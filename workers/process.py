@@ -30,10 +30,8 @@ async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
             database=execution.database,
             listener=execution.listener,
             snapshots=execution.snapshots,
-            executor=execution.executor,
-            finisher=execution.finisher,
+            calls=execution.calls,
             leases=execution.leases,
-            chunks=execution.chunks,
             concurrency=config.worker_concurrency,
             lease_seconds=config.lease_seconds,
         )

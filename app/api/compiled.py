@@ -20,6 +20,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLSchema,
+    OperationType,
     VariableNode,
     Visitor,
     is_leaf_type,
@@ -41,12 +42,14 @@ from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 from app.api.documents import Operation
+from app.api.lru import LruCache
 from app.api.presentation import DEFINITION, NotCompiled, Presentation, is_plain_leaf, presenter, serializer
 
 READS_SNAPSHOT: Final[Mapping[Any, Any]] = {"reads": "snapshot"}
 """Metadata of a root field that reads only `context.snapshot`, as all that it leads to does."""
 
-_MAX_PLANS = 16
+_BYTES_PER_FIELD = 2_000
+_MAX_FIELDS = 1_000
 
 ContextT = TypeVar("ContextT")
 Resolve = Callable[[Any, "Run"], Any]
@@ -63,55 +66,51 @@ class Run:
     memo: dict[tuple[int, int], Any]
 
 
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What one operation, with its @skip and @include decided, comes to."""
+    """What one operation, with its @skip and @include decided, comes to. Without `select` it is for graphql-core."""
 
-    def __init__(self, select: Complete) -> None:
-        self._select = select
+    select: Complete | None
+    field_count: int
 
-    def run(self, run: Run) -> dict[str, Any]:
-        """Raises whatever goes wrong; the caller then lets graphql-core say what."""
-        result: dict[str, Any] = self._select(None, run)
-        return result
+    @property
+    def size_bytes(self) -> int:
+        return 1_000 + self.field_count * _BYTES_PER_FIELD
 
 
 class CompiledExecutor(Generic[ContextT]):
     """`record_types` name the object types whose sources are records that live as long as their snapshot."""
 
-    def __init__(self, schema: Schema, record_types: frozenset[str]) -> None:
+    def __init__(self, schema: Schema, record_types: frozenset[str], cache_bytes: int = 2**24) -> None:
         self._schema = schema
         self._record_types = record_types
+        self._plans: LruCache[tuple[object, ...], Plan] = LruCache(cache_bytes)
         self._presentation = Presentation(None)
 
     def execute(
         self, operation: Operation, variables: VariableValues, context: ContextT, snapshot: object
     ) -> dict[str, Any] | None:
         """The `data` of the response; None where graphql-core is to run the operation."""
-        plan = self._plan(operation, variables)
-        if plan is None:
+        select = self._plan(operation, variables).select
+        if select is None:
             return None
         if self._presentation.snapshot is not snapshot:
             self._presentation = Presentation(snapshot)
         try:
-            return plan.run(Run(context, variables, self._presentation, {}))
+            data: dict[str, Any] = select(None, Run(context, variables, self._presentation, {}))
         except Exception:  # noqa: BLE001 - graphql-core runs it again and reports the error where it belongs
             return None
+        return data
 
-    def reads_snapshot_only(self, operation: Operation, variables: VariableValues) -> bool:
-        """Whether the answer depends on nothing but the snapshot and the caller's rights."""
-        return self._plan(operation, variables) is not None
-
-    def _plan(self, operation: Operation, variables: VariableValues) -> Plan | None:
-        names = operation.plans.get(("names",))
-        if names is None:
-            names = operation.plans[("names",)] = _directive_variables(operation)
-        key = tuple(variables.coerced.get(name) for name in names)
-        if key not in operation.plans:
-            if len(operation.plans) > _MAX_PLANS:
-                operation.plans.clear()
-                operation.plans[("names",)] = names
-            operation.plans[key] = _Compilation(self._schema, self._record_types, operation, variables).plan()
-        plan: Plan | None = operation.plans[key]
+    def _plan(self, operation: Operation, variables: VariableValues) -> Plan:
+        if operation.directive_variables is None:
+            operation.directive_variables = _directive_variables(operation)
+        decided = [variables.coerced.get(name) for name in operation.directive_variables]
+        key = (operation, *decided)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = _Compilation(self._schema, self._record_types, operation, variables).plan()
+            self._plans.put(key, plan, plan.size_bytes)
         return plan
 
 
@@ -144,19 +143,19 @@ class _Compilation:
             if isinstance(item, FragmentDefinitionNode)
         }
 
-    def plan(self) -> Plan | None:
+    def plan(self) -> Plan:
         root = self._schema.query_type
-        if root is None or self._operation.type.value != "query":
-            return None
+        if root is None or self._operation.type is not OperationType.QUERY:
+            return Plan(None, 0)
         try:
             grouped = collect_fields(
                 self._schema, self._fragments, self._variables, root, self._operation.node
             ).grouped_field_set
             for details in grouped.values():
                 self._require_marked(root, details[0].node)
-            return Plan(self._object(root, grouped))
+            return Plan(self._object(root, grouped), self._count)
         except NotCompiled:
-            return None
+            return Plan(None, 0)
 
     def _require_marked(self, root: GraphQLObjectType, node: FieldNode) -> None:
         if node.name.value == "__typename":
@@ -174,6 +173,8 @@ class _Compilation:
         for key, details in grouped.items():
             node = details[0].node
             name = node.name.value
+            if self._number() > _MAX_FIELDS:
+                raise NotCompiled
             template[key] = type_.name if name == "__typename" else None
             if name == "__typename":
                 continue

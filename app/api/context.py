@@ -30,6 +30,12 @@ class RequestContext:
     def require(self, permission: Permission) -> None:
         self.identity.require(permission)
 
+    @property
+    def catalog(self) -> Snapshot:
+        """The snapshot, for whoever may read it. Raises Forbidden."""
+        self.identity.require(Permission.READ_CATALOG)
+        return self.snapshot
+
     def refresh_snapshot(self) -> None:
         self.snapshot = self.services.snapshots.current
 

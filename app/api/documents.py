@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
+    IntValueNode,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
@@ -23,18 +24,20 @@ from app.api.errors import request_error
 from app.api.guards import MAX_TOKENS, Cost, Guard, Limits, refuse
 from app.api.lru import LruCache
 
+_MAX_DIGITS = 1_000
 _BYTES_PER_CHARACTER = 120
 """What a parsed document takes in memory, roughly, per character of its text."""
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """One operation of a valid document. `plans` holds what the compiled executor made of it."""
+    """One operation of a valid document."""
 
     document: DocumentNode
     node: OperationDefinitionNode
     cost: Cost
-    plans: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    directive_variables: tuple[str, ...] | None = None
+    """The variables that decide its @skip and @include; filled in by the compiled executor."""
 
     @property
     def type(self) -> OperationType:
@@ -49,8 +52,12 @@ class RequestErrors(Exception):
         self.errors = errors
 
 
-class NoNullCharacters(ValidationRule):
-    """Refuses U+0000 in strings: no text in the database can hold it."""
+class ReadableLiterals(ValidationRule):
+    """Refuses U+0000 in strings, which no text in the database can hold, and numbers too long for Python to read."""
+
+    def enter_int_value(self, node: IntValueNode, *_: Any) -> None:
+        if len(node.value) > _MAX_DIGITS:
+            self.report_error(GraphQLError(f"a number cannot have more than {_MAX_DIGITS} digits", node))
 
     def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
         if "\0" in node.value:
@@ -64,9 +71,7 @@ class Documents:
         self._schema = schema
         self._limits = limits
         self.hide_suggestions = not introspection
-        self._rules = (*specified_rules, NoNullCharacters)
-        if not introspection:
-            self._rules = (*self._rules, NoSchemaIntrospectionCustomRule)
+        self._rules = specified_rules if introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._cache: LruCache[str, dict[str | None, Operation]] = LruCache(cache_bytes)
 
     def operation(self, text: str, name: str | None) -> Operation:
@@ -94,7 +99,10 @@ class Documents:
             costs = [guard.measure(node) for node in nodes]
         except GraphQLError as error:
             raise RequestErrors([error]) from None
-        invalid = validate(self._schema, document, self._rules, max_errors=20, hide_suggestions=self.hide_suggestions)
+        # The first stands alone: graphql-core's rules read the numbers.
+        invalid = validate(self._schema, document, (ReadableLiterals,)) or validate(
+            self._schema, document, self._rules, max_errors=20, hide_suggestions=self.hide_suggestions
+        )
         for problem in invalid:
             problem.extensions = problem.extensions or {"code": "GRAPHQL_VALIDATION_FAILED"}
         if invalid:

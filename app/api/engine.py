@@ -57,7 +57,7 @@ class Engine:
     def prepare(self, params: GraphQLParams) -> tuple[Operation, VariableValues]:
         """Raises RequestErrors."""
         operation = self._documents.operation(params.query, params.operation_name)
-        cost = operation.cost.evaluate(params.variables) - 1
+        cost = operation.cost.evaluate(params.variables)
         if cost > self._complexity:
             raise RequestErrors([refuse("complexity", cost, self._complexity)])
         if _has_null_character(params.variables):

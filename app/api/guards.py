@@ -29,6 +29,8 @@ MAX_TOKENS = 4_000
 MAX_FRAGMENT_NESTING = 50
 MAX_SAME_FIELD = 100
 """Validation compares each pair of fields that share a response name, so their number is bounded before it."""
+_MAX_SHOWN = 2**53 - 1
+"""The greatest integer that every JSON reader takes for itself."""
 UNPAGED_LIST_SIZE = 20
 """What a list without `first` counts as."""
 
@@ -42,27 +44,53 @@ class Limits:
     complexity: int
 
 
-@dataclass(frozen=True, slots=True)
 class Cost:
-    """What a field costs: one, plus its children times the size of its list."""
+    """`own`, plus the sum of the children times the size of the list that they are in.
 
-    children: tuple[Cost, ...]
-    size: int
-    size_variable: str | None = None
-    """The variable that gives the size; `size` then is its default."""
+    Fragments are shared, so costs form a graph in which the number of paths may be exponential: what no variable
+    decides is summed up at once, and the rest once per evaluation.
+    """
+
+    __slots__ = ("_children", "_constant", "_own", "_size", "_size_variable")
+
+    def __init__(
+        self, children: tuple[Cost, ...], size: int = 1, size_variable: str | None = None, own: int = 1
+    ) -> None:
+        """`size_variable` is the variable that gives the size; `size` then is its default."""
+        self._own = own
+        self._size = size
+        self._size_variable = size_variable if children else None
+        self._constant = 0
+        varying = []
+        for child in children:
+            if child._varies:
+                varying.append(child)
+            else:
+                self._constant += child._total({}, {})
+        self._children = tuple(varying)
+
+    @property
+    def _varies(self) -> bool:
+        return bool(self._children) or self._size_variable is not None
 
     def evaluate(self, variables: Mapping[str, Any]) -> int:
-        if not self.children:
-            return 1
-        size = self.size
-        if self.size_variable is not None:
-            given = variables.get(self.size_variable, size)
-            size = given if isinstance(given, int) and given > 0 else size
-        return 1 + size * sum(child.evaluate(variables) for child in self.children)
+        return self._total(variables, {})
+
+    def _total(self, variables: Mapping[str, Any], known: dict[int, int]) -> int:
+        total = known.get(id(self))
+        if total is None:
+            inner = self._constant + sum(child._total(variables, known) for child in self._children)
+            total = known[id(self)] = self._own + self._size_of(variables) * inner
+        return total
+
+    def _size_of(self, variables: Mapping[str, Any]) -> int:
+        given = variables.get(self._size_variable) if self._size_variable is not None else None
+        return given if isinstance(given, int) and given > 0 else self._size
 
 
 def refuse(name: str, actual: int, limit: int) -> GraphQLError:
     """The error of a document beyond a limit: names the limit, its value and the document's."""
+    actual = min(actual, _MAX_SHOWN)
     return GraphQLError(
         f"the operation's {name} is {actual}, above the limit of {limit}",
         extensions={"code": "LIMIT_EXCEEDED", "limit": name, "value": actual, "maximum": limit},
@@ -78,7 +106,7 @@ class Guard:
         self._fragments = {
             item.name.value: item for item in document.definitions if isinstance(item, FragmentDefinitionNode)
         }
-        self._measured: dict[tuple[str, bool, int], tuple[tuple[Cost, ...], int]] = {}
+        self._measured: dict[tuple[str, bool, int], tuple[Cost, int]] = {}
         self._open: set[str] = set()
         self._same_field: Counter[str] = Counter()
         self._operation: OperationDefinitionNode | None = None
@@ -91,7 +119,7 @@ class Guard:
         children, aliases = self._selections(operation.selection_set, root, paged=False, depth=0, nesting=0)
         if aliases > self._limits.aliases:
             raise refuse("number of aliases", aliases, self._limits.aliases)
-        return Cost(children, 1)
+        return Cost(children, own=0)
 
     def _selections(
         self, selection_set: SelectionSetNode, parent: GraphQLNamedType | None, *, paged: bool, depth: int, nesting: int
@@ -114,22 +142,21 @@ class Guard:
                 costs.extend(part)
             else:
                 assert isinstance(selection, FragmentSpreadNode)
-                part, inner = self._spread(selection.name.value, paged=paged, depth=depth, nesting=nesting + 1)
-                costs.extend(part)
+                spread, inner = self._spread(selection.name.value, paged=paged, depth=depth, nesting=nesting + 1)
+                costs.append(spread)
             aliases += inner
         return tuple(costs), aliases
 
-    def _spread(self, name: str, *, paged: bool, depth: int, nesting: int) -> tuple[tuple[Cost, ...], int]:
+    def _spread(self, name: str, *, paged: bool, depth: int, nesting: int) -> tuple[Cost, int]:
         fragment = self._fragments.get(name)
         if fragment is None or name in self._open:
-            return (), 0  # validation says so
+            return Cost(()), 0  # validation says so
         key = (name, paged, depth)
         if key not in self._measured:
             self._open.add(name)
             of = self._schema.get_type(fragment.type_condition.name.value)
-            self._measured[key] = self._selections(
-                fragment.selection_set, of, paged=paged, depth=depth, nesting=nesting
-            )
+            costs, aliases = self._selections(fragment.selection_set, of, paged=paged, depth=depth, nesting=nesting)
+            self._measured[key] = Cost(costs, own=0), aliases
             self._open.discard(name)
         return self._measured[key]
 
@@ -148,7 +175,7 @@ class Guard:
             return None, aliases  # bounded by graphql-core's MaxIntrospectionDepthRule
         field = getattr(parent, "fields", {}).get(name)
         if node.selection_set is None:
-            return Cost((), 1), aliases
+            return Cost(()), aliases
         size, variable = 1, None
         takes_first = field is not None and "first" in field.args
         if takes_first:
@@ -166,7 +193,7 @@ class Guard:
             if argument.name.value != "first":
                 continue
             if isinstance(argument.value, IntValueNode):
-                return max(int(argument.value.value), 0), None
+                return _int(argument.value), None
             if isinstance(argument.value, VariableNode):
                 variable = argument.value.name.value
                 return self._variable_default(variable, size), variable
@@ -176,5 +203,10 @@ class Guard:
         assert self._operation is not None
         for definition in self._operation.variable_definitions or ():
             if definition.variable.name.value == name and isinstance(definition.default_value, IntValueNode):
-                return int(definition.default_value.value)
+                return _int(definition.default_value)
         return otherwise
+
+
+def _int(node: IntValueNode) -> int:
+    # Longer than any Int may be; Python refuses to read some thousand digits at all.
+    return max(int(node.value), 0) if len(node.value) < 20 else _MAX_SHOWN

@@ -157,7 +157,7 @@ class CatalogQuery:
         wanted = or_none(is_enabled)
         return [
             provider
-            for provider in info.context.snapshot.providers
+            for provider in info.context.catalog.providers
             if provider.workspace_id == info.context.identity.workspace_id
             and (wanted is None or provider.is_enabled is wanted)
         ]
@@ -170,8 +170,8 @@ class CatalogQuery:
         by_id, by_name = or_none(id), or_none(name)
         _exactly_one("id", by_id, "name", by_name)
         if by_name is not None:
-            return context.snapshot.provider_by_name(context.identity.workspace_id, by_name)
-        provider = context.snapshot.provider(by_id)
+            return context.catalog.provider_by_name(context.identity.workspace_id, by_name)
+        provider = context.catalog.provider(by_id)
         return provider if provider and provider.workspace_id == context.identity.workspace_id else None
 
     @strawberry.field(graphql_type=LlmModelConnection, metadata=READS_SNAPSHOT)
@@ -184,7 +184,7 @@ class CatalogQuery:
         after: str | None = strawberry.UNSET,
     ) -> Page[records.LlmModel]:
         return models_page(
-            info.context.snapshot,
+            info.context.catalog,
             LlmModelFilter.to_record(or_none(filter)),
             LlmModelOrder.to_record(or_none(order_by)),
             first=50 if first is None else first,
@@ -204,8 +204,8 @@ class CatalogQuery:
         by_id, by_ref = or_none(id), or_none(ref)
         _exactly_one("id", by_id, "ref", by_ref)
         if by_ref is not None:
-            return context.snapshot.model_by_ref(by_ref, context.identity.workspace_id, "ref")
-        model = context.snapshot.model(by_id)
+            return context.catalog.model_by_ref(by_ref, context.identity.workspace_id, "ref")
+        model = context.catalog.model(by_id)
         return model if model and model.workspace_id == context.identity.workspace_id else None
 
     @strawberry.field(
@@ -217,7 +217,7 @@ class CatalogQuery:
         self, info: Info, query: str, first: int | None = 20, after: str | None = strawberry.UNSET
     ) -> Page[records.LlmModel]:
         return search_page(
-            info.context.snapshot,
+            info.context.catalog,
             query,
             first=20 if first is None else first,
             after=or_none(after),

@@ -22,6 +22,9 @@ from app.configuration import nodes
 from app.configuration.nodes import Node, Scalar, Sequence
 from app.errors import ValidationError
 from app.providers.registry import CATALOG_ADAPTERS
+from app.requests.parameters import parse_rules
+
+MAX_TIMEOUT_SECONDS: Final = 86_400
 
 
 class Form(StrEnum):
@@ -122,6 +125,21 @@ def _adapter(value: str) -> str:
     if checked not in CATALOG_ADAPTERS:
         raise ValidationError("adapter", value, f"one of {', '.join(sorted(CATALOG_ADAPTERS))}")
     return checked
+
+
+def _parameter_rules(value: Any) -> Any:
+    if value is not None:
+        parse_rules(value)
+    return value
+
+
+def _timeout(path: str, column: str, about: str) -> Field:
+    def check(value: float | None) -> float | None:
+        if value is not None and not 0 < value <= MAX_TIMEOUT_SECONDS:
+            raise ValidationError(path, value, f"a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}")
+        return value
+
+    return Field(path, column, Form.NUMBER, check, f"{about} Null: as the process is configured.", None, nullable=True)
 
 
 def _defaults(record: type[Any]) -> Mapping[str, Any]:
@@ -247,6 +265,27 @@ MODEL_FIELDS: Final = (
         _MODEL["max_output_tokens"],
         nullable=True,
     ),
+    Field(
+        "parameterRules",
+        "parameter_rules",
+        Form.JSON,
+        _parameter_rules,
+        "What parameters it takes: a list of {name, type, minimum, maximum, default, options, required}. "
+        "Null: those of its protocol.",
+        None,
+        nullable=True,
+    ),
+    Field(
+        "allowsUnknownParameters",
+        "allows_unknown_parameters",
+        Form.BOOLEAN,
+        bool,
+        "Whether parameters without a rule are passed on.",
+        False,
+    ),
+    _timeout("connectTimeoutSeconds", "connect_timeout_seconds", "To be connected."),
+    _timeout("readTimeoutSeconds", "read_timeout_seconds", "Between two bytes of an answer."),
+    _timeout("totalTimeoutSeconds", "total_timeout_seconds", "For the whole call."),
 )
 
 LIST_PRICES: Final[Mapping[UsageUnit, str]] = {

@@ -11,7 +11,15 @@ import orjson
 from app import money
 from app.catalog import validation
 from app.catalog.records import UsageUnit
-from app.configuration.fields import MODEL_FIELDS, PRICE_KEYS, PROVIDER_FIELDS, REQUIRED, Field, Form
+from app.configuration.fields import (
+    MAX_TIMEOUT_SECONDS,
+    MODEL_FIELDS,
+    PRICE_KEYS,
+    PROVIDER_FIELDS,
+    REQUIRED,
+    Field,
+    Form,
+)
 from app.configuration.values import printable
 from app.providers.registry import CATALOG_ADAPTERS
 from app.settings import rules
@@ -119,7 +127,7 @@ def _form(field: Field) -> dict[str, Any]:
         case Form.INTEGER:
             return {"type": "integer", "minimum": 1, "maximum": validation.MAX_COUNT}
         case Form.NUMBER:
-            return {"type": "number", "exclusiveMinimum": 0}
+            return {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS}
         case Form.BOOLEAN:
             return {"type": "boolean"}
         case Form.WORD:
@@ -128,7 +136,7 @@ def _form(field: Field) -> dict[str, Any]:
         case Form.WORDS:
             return {"type": "array", "maxItems": validation.MAX_CAPABILITIES, "items": {"type": "string"}}
         case Form.JSON:
-            return {}
+            return {"type": "array", "items": {"type": "object", "required": ["name"]}}
 
 
 def _name(about: str) -> dict[str, Any]:

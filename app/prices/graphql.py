@@ -63,7 +63,7 @@ class PricesQuery:
     def estimate_cost(
         self, info: Info, model: str, usage: UsageInput, at: datetime | None = strawberry.UNSET
     ) -> CostReceipt:
-        snapshot = info.context.snapshot
+        snapshot = info.context.catalog
         found = find_model(snapshot, model, info.context.identity.workspace_id)
         moment = or_none(at) or datetime.now(UTC)
         counts = records.Usage(

@@ -26,8 +26,19 @@ from app.requests.records import (
 _encode: Final = msgspec.json.Encoder().encode
 
 
+_COPY_FROM: Final = 50
+"""Requests; below that the one round trip of a statement is sooner done than COPY and its notification."""
+_COPIED_COLUMNS: Final = tuple("fallback_model_ids" if name == "fallbacks" else name for name in NewRequest._fields)
+_FALLBACKS: Final = NewRequest._fields.index("fallbacks")
+
+
 async def insert_requests(connection: Connection, requests: Sequence[NewRequest]) -> set[str]:
-    """Inserts a batch in order and wakes the workers. Answers the ids that are new: a taken idempotency key is not."""
+    """Inserts a batch in order and wakes the workers. Answers the ids that are new: a taken idempotency key is not.
+
+    To be called in a transaction.
+    """
+    if len(requests) >= _COPY_FROM and all(request.idempotency_key is None for request in requests):
+        return await _copy_requests(connection, requests)
     rows = await connection.fetch(
         """
         WITH inserted AS (
@@ -54,6 +65,18 @@ async def insert_requests(connection: Connection, requests: Sequence[NewRequest]
         *zip(*requests, strict=True),
     )
     return {row["id"] for row in rows}
+
+
+async def _copy_requests(connection: Connection, requests: Sequence[NewRequest]) -> set[str]:
+    """COPY takes half the time of a statement over arrays, and nothing can conflict where no key is given."""
+    await connection.copy_records_to_table(
+        "model_requests",
+        columns=_COPIED_COLUMNS,
+        records=((*row[:_FALLBACKS], row.fallbacks.split(), *row[_FALLBACKS + 1 :]) for row in requests),
+    )
+    providers = list({request.provider_id for request in requests})
+    await connection.execute("SELECT pg_notify('tollgate_work', id) FROM unnest($1::text[]) AS id", providers)
+    return {request.id for request in requests}
 
 
 async def finish_requests(connection: Connection, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:

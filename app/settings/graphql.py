@@ -46,11 +46,11 @@ DeleteSystemSettingResult = Annotated[Deleted | NotFound | Forbidden, strawberry
 class SettingsQuery:
     @strawberry.field(graphql_type=list[SystemSetting], metadata=READS_SNAPSHOT)
     def system_settings(self, info: Info) -> tuple[records.SystemSetting, ...]:
-        return info.context.snapshot.settings
+        return info.context.catalog.settings
 
     @strawberry.field(graphql_type=SystemSetting | None, metadata=READS_SNAPSHOT)
     def system_setting(self, info: Info, key: str) -> records.SystemSetting | None:
-        return info.context.snapshot.setting(key)
+        return info.context.catalog.setting(key)
 
     @strawberry.field(
         graphql_type=LlmModel | None,
@@ -58,7 +58,7 @@ class SettingsQuery:
         description="The usable model that the setting infra_model_<task> names; an error says why there is none.",
     )
     def infra_model(self, info: Info, task: str) -> LlmModelRecord:
-        return find_infra_model(info.context.snapshot, task, info.context.identity.workspace_id)
+        return find_infra_model(info.context.catalog, task, info.context.identity.workspace_id)
 
 
 @strawberry.type

@@ -61,10 +61,11 @@ class Delivery:
             await self._fail(plan.fault)
             return Outcome.FAILED
         body = self._operation.write(self._call, plan.answer)
-        if body.streamed and not plan.chunk_seconds:
-            body.parts = [b"".join(body.parts)]
         await self._start(body)
-        await self._send_all(body.parts, plan.chunk_seconds)
+        if plan.chunk_seconds:
+            await self._send_all(body.parts, plan.chunk_seconds)
+        else:
+            await self._exchange.write(b"".join(body.parts), more=False)
         return Outcome.ANSWERED
 
     async def _fail(self, fault: Fault) -> None:

@@ -22,7 +22,9 @@ BODY_LIMIT_BYTES = 64 << 20
 class Target:
     provider: VirtualProvider
     protocol: WireProtocol
-    route: Operation[Any] | Lookup
+    operation: Operation[Any] | None
+    lookup: Lookup | None
+    """Either is set."""
     path: str
     """Without the provider's prefix."""
 

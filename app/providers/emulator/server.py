@@ -58,10 +58,10 @@ class EmulatorApp:
                 await self._unknown(scope, exchange)
                 return
             head = Head(scope["method"], target.path, scope["path"], scope["query_string"], headers)
-            if isinstance(target.route, Lookup):
-                await self._look_up(target, target.route, head, exchange)
-            else:
-                await self._call(target, target.route, head, exchange)
+            if target.operation is not None:
+                await self._call(target, target.operation, head, exchange)
+            elif target.lookup is not None:
+                await self._look_up(target, target.lookup, head, exchange)
         except ClientGone:
             return
 
@@ -70,7 +70,9 @@ class EmulatorApp:
         for protocol in PROTOCOLS:
             route = protocol.route(Head(method, rest, path, b"", headers))
             if route is not None:
-                target = Target(self._providers.get(name), protocol, route, rest)
+                lookup = route if isinstance(route, Lookup) else None
+                operation = route if isinstance(route, Operation) else None
+                target = Target(self._providers.get(name), protocol, operation, lookup, rest)
                 if method == "POST":
                     if len(self._targets) >= _KNOWN_PATHS:
                         self._targets.clear()

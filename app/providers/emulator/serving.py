@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -20,6 +21,8 @@ from app.providers.emulator.server import EmulatorApp
 
 _BACKLOG = 4096
 _KEEP_ALIVE_SECONDS = 300
+_GC_THRESHOLD = 50_000
+"""The record keeps much that a collection would visit again and again, and hardly anything here is a cycle."""
 
 
 def build_app(providers: Providers) -> EmulatorApp:
@@ -82,6 +85,8 @@ def serve(providers: Providers, listener: socket.socket, *, until_stdin_closes: 
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
     _Server(config, url_of(listener), until_stdin_closes=until_stdin_closes).run(sockets=[listener])
 
 

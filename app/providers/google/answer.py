@@ -107,6 +107,8 @@ class ContentStream:
             yield self._finished(index, candidate)
 
     def _part_chunks(self, choice: int, part: wire.Part, answer_id: str) -> Iterator[Chunk]:
+        if part.inline_data is not None:
+            raise InvalidResponse("the provider's answer cannot be used: it holds media, which a chat cannot")
         if part.thought:
             if part.text or part.thought_signature:
                 yield ReasoningDelta(part.text or "", signature=part.thought_signature, choice=choice)

@@ -17,11 +17,17 @@ class FunctionCall(Struct, frozen=True):
     args: dict[str, Any] | None = None
 
 
+class InlineData(Struct, frozen=True, rename="camel"):
+    data: str
+    mime_type: str | None = None
+
+
 class Part(Struct, frozen=True, rename="camel"):
     text: str | None = None
     thought: bool = False
     thought_signature: str | None = None
     function_call: FunctionCall | None = None
+    inline_data: InlineData | None = None
 
 
 class Content(Struct, frozen=True):

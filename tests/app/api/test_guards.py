@@ -89,6 +89,35 @@ async def test_a_field_repeated_without_end_is_refused_before_it_is_validated(ap
     assert (await refused(api, "{ " + "__typename " * 3000 + "}"))["limit"] == "number of fields '__typename'"
 
 
+async def test_fragments_that_multiply_each_other_are_measured_in_no_time(api: Api) -> None:
+    doubling = "".join(f" fragment f{n} on Query {{ {f'...f{n + 1} ' * 20} }}" for n in range(40))
+    extensions = await refused(api, "{ ...f0 }" + doubling + " fragment f40 on Query { __typename }")
+    assert extensions["limit"] == "complexity"
+    doubling = "".join(
+        f" fragment f{n} on LlmModelConnection {{ ...f{n + 1} ... on LlmModelConnection {{ ...f{n + 1} }} }}"
+        for n in range(30)
+    )
+    query = "query($n: Int) { llmModels(first: $n) { ...f0 } }" + doubling
+    extensions = await refused(api, query + " fragment f30 on LlmModelConnection { totalCount }", {"n": 10})
+    assert extensions["limit"] == "complexity"
+
+
+@pytest.mark.parametrize("digits", [30, 3000, 5000])
+async def test_a_number_of_many_digits_is_no_internal_error(api: Api, digits: int) -> None:
+    number = "9" * digits
+    for query in (
+        f"{{ llmModels(first: {number}) {{ nodes {{ id }} }} }}",
+        f"query($n: Int = {number}) {{ llmModels(first: $n) {{ nodes {{ id }} }} }}",
+        f"{{ llmModels(filter: {{minContextWindow: {number}}}) {{ totalCount }} }}",
+        f"{{ llmModels(filter: {{maxCostInputPerMillion: {number}}}) {{ totalCount }} }}",
+        f"{{ llmModel(id: {number}) {{ id }} }}",
+        f'mutation {{ setSystemSetting(key: "a", value: {number}) {{ __typename }} }}',
+        f'mutation {{ setSystemSetting(key: "a", value: {number}.5e{number}) {{ __typename }} }}',
+    ):
+        body = await api.post(query)
+        assert all("internal error" not in error["message"] for error in body.get("errors", [])), (query[:60], body)
+
+
 async def test_fragments_nested_without_end_are_refused(api: Api) -> None:
     nested = "{ " + "... { " * 60 + "__typename" + " }" * 60 + " }"
     assert (await refused(api, nested))["limit"] == "nesting of fragments"

@@ -70,7 +70,7 @@ class ChatCompletions(Operation[ChatCall]):
     def write(self, call: ChatCall, answer: Answer) -> Body:
         if call.stream:
             return Body(self._events(call, answer), EVENT_STREAM_TYPE, streamed=True)
-        content = answer.text
+        content = "".join(answer.pieces)
         body: dict[str, Any] = {
             **_frame(call, answer, "chat.completion"),
             "choices": [_choice(call, answer, content, index) for index in range(call.choices)],

@@ -16,7 +16,7 @@ from app.configuration.problems import Problems
 from app.configuration.records import Position
 from app.errors import ConfigurationError, ValidationError
 
-MAX_NODES: Final = 1_000_000
+MAX_NODES: Final = 300_000
 """Of one file with its aliases followed, so that a few lines cannot fill the memory."""
 MAX_DEPTH: Final = 300
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from asyncpg import Record
 
 from app.db.pool import Connection
 from app.db.rows import LEDGER_ENTRY_COLUMNS, MODEL_REQUEST_COLUMNS, REQUEST_ATTEMPT_COLUMNS
+from app.limits.records import Claim
+from app.limits.repository import read_claim
 from app.money import print_decimal
 from app.providers.operations import chunk_from_json
 from app.requests.records import (
@@ -77,6 +80,51 @@ async def _copy_requests(connection: Connection, requests: Sequence[NewRequest])
     providers = list({request.provider_id for request in requests})
     await connection.execute("SELECT pg_notify('tollgate_work', id) FROM unnest($1::text[]) AS id", providers)
     return {request.id for request in requests}
+
+
+async def submit_and_claim(
+    connection: Connection,
+    requests: Sequence[NewRequest],
+    *,
+    owner_id: str,
+    capacity: int,
+    lease_seconds: float,
+) -> dict[str, Claim]:
+    """Inserts what an owner's clients wait for and claims what is permitted now, in one statement: by provider."""
+    rows = await connection.fetch(
+        "SELECT * FROM submit_and_claim($1, $2, $3, $4)",
+        _encode([_row_values(request) for request in requests]),
+        owner_id,
+        capacity,
+        lease_seconds,
+    )
+    by_provider: dict[str, list[Record]] = {}
+    for row in rows:
+        by_provider.setdefault(row["provider_id"], []).append(row)
+    claims = {provider_id: read_claim(group, provider_id) for provider_id, group in by_provider.items()}
+    return {provider_id: claim for provider_id, claim in claims.items() if claim is not None}
+
+
+def _row_values(request: NewRequest) -> dict[str, Any]:
+    return {**request._asdict(), "payload": msgspec.Raw(request.payload)}
+
+
+async def keep_owner(connection: Connection, owner_id: str, *, seconds: float) -> None:
+    """Says that the process lives, and forgets those that have been gone for a day."""
+    await connection.execute(
+        """
+        WITH gone AS (DELETE FROM owner_processes WHERE expires_at < clock_timestamp() - interval '1 day')
+        INSERT INTO owner_processes (id, expires_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+        ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+        """,
+        owner_id,
+        seconds,
+    )
+
+
+async def remove_owner(connection: Connection, owner_id: str) -> None:
+    """Says that the process has ended; what it still owns ends at the next claim."""
+    await connection.execute("DELETE FROM owner_processes WHERE id = $1", owner_id)
 
 
 async def finish_requests(connection: Connection, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:

@@ -56,6 +56,13 @@ CREATE TABLE "model_requests" (
     CONSTRAINT "model_requests_pkey" PRIMARY KEY ("id")
 );
 
+CREATE TABLE "owner_processes" (
+    "id" TEXT NOT NULL,
+    "expires_at" TIMESTAMPTZ(6) NOT NULL,
+
+    CONSTRAINT "owner_processes_pkey" PRIMARY KEY ("id")
+);
+
 CREATE TABLE "request_attempts" (
     "request_id" TEXT NOT NULL,
     "number" INTEGER NOT NULL,
@@ -313,6 +320,19 @@ BEGIN
     )
     SELECT array_agg(id) INTO v_expired FROM overdue;
   END IF;
+  -- Requests whose clients waited at a process that is gone.
+  IF EXISTS (SELECT FROM model_requests r WHERE provider_id = p_provider_id AND status = 'PENDING' AND owner_id IS NOT NULL
+                AND NOT EXISTS (SELECT FROM owner_processes o WHERE o.id = r.owner_id AND o.expires_at > v_now)) THEN
+    WITH abandoned AS (
+      UPDATE model_requests r
+         SET status = 'FAILED', finished_at = v_now,
+             error = jsonb_build_object('code', 'LEASE_LOST', 'message', 'the process that its client waited at is gone', 'retryable', false)
+       WHERE provider_id = p_provider_id AND status = 'PENDING' AND owner_id IS NOT NULL
+         AND NOT EXISTS (SELECT FROM owner_processes o WHERE o.id = r.owner_id AND o.expires_at > v_now)
+      RETURNING id
+    )
+    SELECT v_expired || array_agg(id) INTO v_expired FROM abandoned;
+  END IF;
 
   -- Starts that have left the window. Each is passed over once in its life.
   SELECT s.sequence - 1 INTO v_floor FROM provider_starts s
@@ -425,6 +445,35 @@ BEGIN
     extract(epoch FROM v_read - v_called)::double precision,
     (SELECT number FROM revisions WHERE subject = 'catalog'),
     greatest(0, v_permits - v_admitted);
+END $$;
+
+-- Submits the requests of a process whose clients wait at it, and claims for it what their providers permit now: both in
+-- one statement, and one commit. p_requests is an array of rows. Each row returned names the provider it is about.
+CREATE FUNCTION submit_and_claim(p_requests jsonb, p_owner_id text, p_capacity integer, p_lease_seconds double precision)
+RETURNS TABLE (
+  provider_id text, request_id text, lease_id text, attempt integer, max_attempts integer, workspace_id text, model_id text,
+  model_ref text, payload jsonb, parameters jsonb, deadline timestamptz, started_at timestamptz, reserved_tokens integer,
+  is_streamed boolean, has_fallback boolean,
+  wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision,
+  catalog_revision bigint, permits_left bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE v_provider text;
+BEGIN
+  INSERT INTO model_requests (id, workspace_id, provider_id, model_id, model_ref, operation, priority, idempotency_key,
+                              request_digest, deadline, owner_id, is_streamed, fallback_model_ids, payload, parameters,
+                              metadata, reserved_tokens, max_attempts, created_by)
+  SELECT x.id, x.workspace_id, x.provider_id, x.model_id, x.model_ref, x.operation, x.priority, x.idempotency_key,
+         x.request_digest, x.deadline, p_owner_id, x.is_streamed, string_to_array(x.fallbacks, ' '), x.payload, x.parameters,
+         x.metadata, x.reserved_tokens, x.max_attempts, x.created_by
+    FROM jsonb_to_recordset(p_requests) AS x(
+      id text, workspace_id text, provider_id text, model_id text, model_ref text, operation "ModelOperation", priority integer,
+      idempotency_key text, request_digest text, deadline timestamptz, is_streamed boolean, fallbacks text, payload jsonb,
+      parameters jsonb, metadata jsonb, reserved_tokens integer, max_attempts integer, created_by text);
+  -- In one order, as every claim of several providers must.
+  FOR v_provider IN SELECT DISTINCT x ->> 'provider_id' AS id FROM jsonb_array_elements(p_requests) AS x ORDER BY id LOOP
+    RETURN QUERY SELECT v_provider, c.* FROM claim_requests(v_provider, p_owner_id, p_capacity, p_lease_seconds, p_owner_id) AS c;
+  END LOOP;
 END $$;
 
 -- Extends the leases that the worker still holds; one that is missing from the answer is lost. Leases run on the

@@ -27,7 +27,8 @@ from app.execution.executor import Executor
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
 from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
-from app.providers.registry import ADAPTERS, CATALOG_ADAPTERS
+from app.gateway.calls import GatewayCalls
+from app.providers.registry import ADAPTERS
 from app.providers.transport import Transport
 from app.requests.events import RequestEvents
 from app.requests.preparation import Preparation
@@ -92,25 +93,42 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
         authenticator.attach(listener)
         stack.push_async_callback(authenticator.stop)
         events = RequestEvents(listener)
-        access = AccessService(database, authenticator)
+        preparation = Preparation(adapters=ADAPTERS, default_max_output_tokens=config.default_max_output_tokens)
+        transport = await stack.enter_async_context(Transport(max_connections=config.gateway_concurrency))
+        leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
+        gateway = GatewayCalls(
+            owner_id=process_id("api"),
+            database=database,
+            listener=listener,
+            snapshots=snapshots,
+            calls=_calls(config, database, snapshots, transport, leases),
+            leases=leases,
+            concurrency=config.gateway_concurrency,
+            lease_seconds=config.lease_seconds,
+        )
         await listener.start()
         stack.push_async_callback(listener.stop)
+        await gateway.start()
+        stack.push_async_callback(lambda: gateway.stop(drain_seconds=config.drain_seconds))
         yield ApiServices(
             config=config,
             database=database,
             listener=listener,
             snapshots=snapshots,
             authenticator=authenticator,
-            catalog=CatalogService(database, snapshots, adapters=CATALOG_ADAPTERS),
+            catalog=CatalogService(database, snapshots, adapters=ADAPTERS),
             settings=SettingsService(database, snapshots),
-            access=access,
-            requests=RequestService(
-                database,
-                snapshots,
-                Preparation(adapters=ADAPTERS, default_max_output_tokens=config.default_max_output_tokens),
-            ),
+            access=AccessService(database, authenticator),
+            requests=RequestService(database, snapshots, preparation),
+            preparation=preparation,
+            gateway=gateway,
             request_events=events,
         )
+
+
+def process_id(kind: str) -> str:
+    """Names this process in rows and logs."""
+    return f"{kind}-{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"
 
 
 @asynccontextmanager
@@ -126,7 +144,7 @@ async def open_execution(config: Config) -> AsyncIterator[Execution]:
         stack.push_async_callback(listener.stop)
         leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
         yield Execution(
-            worker_id=f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}",
+            worker_id=process_id("worker"),
             database=database,
             listener=listener,
             snapshots=snapshots,

@@ -50,6 +50,10 @@ class Config(BaseSettings):
     read_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
     """Between two pieces of a provider's answer."""
     call_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600
+    gateway_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    """Calls that one API process has under way at most for clients of the gateway."""
+    gateway_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 60
+    """How long such a call waits for a permit before it is answered 429, where its client does not say."""
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
     """How long a worker that is told to stop lets its calls finish before it gives them back."""
     emulator_url: str | None = None

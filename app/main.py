@@ -20,6 +20,7 @@ from app.api.metrics import Metrics
 from app.api.services import ApiServices
 from app.api.websocket import GraphQLWebSocket
 from app.errors import DatabaseUnavailable, Unauthenticated
+from app.gateway.routes import Gateway
 from app.schema import RECORD_TYPES, schema
 
 OpenServices = Callable[[], AbstractAsyncContextManager[ApiServices]]
@@ -36,6 +37,7 @@ class Application:
         self._services: ApiServices | None = None
         self._http: ASGIApp | None = None
         self._websocket: ASGIApp | None = None
+        self._gateway: ASGIApp | None = None
         self.metrics = Metrics()
         self._starlette = Starlette(
             routes=[
@@ -52,6 +54,8 @@ class Application:
             await self._starlette(scope, receive, send)
         elif scope["path"] == "/graphql" and self._http is not None and self._websocket is not None:
             await (self._http if scope["type"] == "http" else self._websocket)(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith("/v1/") and self._gateway is not None:
+            await self._gateway(scope, receive, send)
         elif scope["type"] == "http":
             await self._authenticated(scope, receive, send)
         else:
@@ -80,6 +84,7 @@ class Application:
             self._services = services
             self._http = GraphQLHttp(engine, services, self.metrics)
             self._websocket = GraphQLWebSocket(engine, services)
+            self._gateway = Gateway(services)
             self.metrics.gauge(
                 "tollgate_catalog_revision",
                 "The revision of the catalog that this process holds.",
@@ -93,7 +98,7 @@ class Application:
             try:
                 yield
             finally:
-                self._services = self._http = self._websocket = None
+                self._services = self._http = self._websocket = self._gateway = None
 
     async def _readyz(self, _request: Request) -> Response:
         if self._services is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from app.catalog.snapshot import Snapshot
 from app.db.ids import new_id
 from app.db.pool import Database
+from app.execution.claims import MAX_CLAIM
 from app.execution.finisher import MAX_GROUP
 from app.limits import repository as limits
 from app.limits.records import ClaimedRequest
@@ -24,7 +25,6 @@ from app.requests.service import RequestService
 from bench.place import open_services
 from bench.table import Row, at_least, compared, measured
 from seed.service import seed_reference
-from workers.worker import MAX_CLAIM
 
 PROVIDER = "openai"
 MODEL = "openai:gpt-4o"

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -52,6 +53,7 @@ class TollgateProcess:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], cwd: Path) -> None:
         self.output = ""
+        self._has_ended = False
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             command,
@@ -73,15 +75,13 @@ class TollgateProcess:
                 self.output += line
                 self._changed.notify_all()
         with self._changed:
-            self._ended = True
+            self._has_ended = True
             self._changed.notify_all()
-
-    _ended = False
 
     def wait_for(self, text: str, timeout_seconds: float = _START_SECONDS) -> Self:
         """Until the output holds `text`."""
         with self._changed:
-            self._changed.wait_for(lambda: text in self.output or self._ended, timeout_seconds)
+            self._changed.wait_for(lambda: text in self.output or self._has_ended, timeout_seconds)
         assert text in self.output, f"no {text!r} in:\n{self.output}"
         return self
 
@@ -117,16 +117,20 @@ def tollgate(
                 process.kill()
 
 
-def processes_of(data_dir: Path) -> list[str]:
-    """Command lines of the processes that were started for this data directory, or for one below it."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    pid: int
+    command: str
+
+
+def processes_of(data_dir: Path) -> list[Running]:
+    """The processes that were started for this data directory. Linux only."""
     mark = os.fsencode(data_dir)
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
+            with suppress(OSError):
                 command = (entry / "cmdline").read_bytes()
                 if mark in command or mark in (entry / "environ").read_bytes():
-                    found.append(command.replace(b"\0", b" ").decode(errors="replace"))
-            except OSError:
-                continue
+                    found.append(Running(int(entry.name), command.replace(b"\0", b" ").decode(errors="replace")))
     return found

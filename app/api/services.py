@@ -11,7 +11,9 @@ from app.catalog.snapshots import SnapshotHolder
 from app.config import Config
 from app.db.listen import Listener
 from app.db.pool import Database
+from app.gateway.calls import GatewayCalls
 from app.requests.events import RequestEvents
+from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 from app.settings.service import SettingsService
 
@@ -29,4 +31,6 @@ class ApiServices:
     settings: SettingsService
     access: AccessService
     requests: RequestService
+    preparation: Preparation
+    gateway: GatewayCalls
     request_events: RequestEvents

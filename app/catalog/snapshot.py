@@ -37,6 +37,7 @@ class Snapshot:
         "_derived",
         "_models",
         "_models_by_key",
+        "_models_named",
         "_models_of",
         "_prices",
         "_providers",
@@ -75,6 +76,10 @@ class Snapshot:
         }
         self.models = tuple(model for provider in self.providers for model in self._models_of.get(provider.id, ()))
         self._models = {model.id: model for model in self.models}
+        named: defaultdict[str, list[LlmModel]] = defaultdict(list)
+        for model in self.models:
+            named[model.model_id].append(model)
+        self._models_named = {name: tuple(group) for name, group in named.items()}
         self._models_by_key = {(model.provider_id, model.model_id): model for model in self.models}
 
         self.prices = tuple(prices)
@@ -100,6 +105,10 @@ class Snapshot:
         provider_name, model_id = parse_model_ref(ref, field)
         provider = self._providers_by_name.get((workspace_id, provider_name))
         return None if provider is None else self._models_by_key.get((provider.id, model_id))
+
+    def models_named(self, model_id: str) -> tuple[LlmModel, ...]:
+        """Of every provider that has one of this name."""
+        return self._models_named.get(model_id, ())
 
     def model_of_provider(self, provider_id: str, model_id: str) -> LlmModel | None:
         return self._models_by_key.get((provider_id, model_id))

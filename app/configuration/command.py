@@ -173,9 +173,9 @@ async def _discover(config: Config, name: str) -> tuple[str, str]:
     if provider is None:
         raise NotFound("LlmProvider", name)
     emulator = EmulatorEndpoints(config.emulator_url) if config.emulator_url is not None else None
-    adapter, base_url = (emulator or CatalogEndpoints()).endpoint(name, provider.adapter, provider.base_url)
-    if base_url is None and name == adapter and adapter in ADAPTERS:
-        base_url = ADAPTERS[adapter].default_base_url
+    adapter = provider.adapter
+    known = ADAPTERS.get(adapter)
+    base_url = None if known is None else (emulator or CatalogEndpoints()).base_url(provider, known)
     if base_url is None:
         raise ConfigurationError(f"provider {name!r} has no base URL to ask")
     credential = (emulator or EnvironmentCredentials()).for_provider(name)

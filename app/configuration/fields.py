@@ -21,7 +21,7 @@ from app.catalog.records import (
 from app.configuration import nodes
 from app.configuration.nodes import Node, Scalar, Sequence
 from app.errors import ValidationError
-from app.providers.registry import CATALOG_ADAPTERS
+from app.providers.registry import ADAPTERS
 from app.requests.parameters import parse_rules
 
 MAX_TIMEOUT_SECONDS: Final = 86_400
@@ -122,8 +122,8 @@ def _of_model(column: str) -> Callable[[Any], Any]:
 
 def _adapter(value: str) -> str:
     checked = str(provider_values(UpdateProvider(adapter=value))["adapter"])
-    if checked not in CATALOG_ADAPTERS:
-        raise ValidationError("adapter", value, f"one of {', '.join(sorted(CATALOG_ADAPTERS))}")
+    if checked not in ADAPTERS:
+        raise ValidationError("adapter", value, f"one of {', '.join(sorted(ADAPTERS))}")
     return checked
 
 

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from app.catalog.records import ModelPrice, UsageUnit
 from app.configuration.document import price_path, print_time
 from app.configuration.records import Difference, NewPrice, Position, PriceEntry
 from app.money import print_decimal
+
+
+LIST_PRICE_FOLLOWS: Final = "in force already; the list price follows"
 
 
 @dataclass(slots=True)
@@ -60,7 +64,11 @@ def decide_prices(
     after = _in_force(known | {price.effective_at: price.price for price in decision.prices if price.effective_at}, at)
     lags = has_column and wanted.effective_at is not None and listed != wanted.price
     if after != wanted.price or lags:
-        decision.differences.append(Difference(price_path(unit), _shown(before), _shown(wanted.price)))
+        if after != wanted.price:
+            difference = Difference(price_path(unit), _shown(before), _shown(wanted.price))
+        else:
+            difference = Difference(price_path(unit), _shown(listed), _shown(wanted.price), LIST_PRICE_FOLLOWS)
+        decision.differences.append(difference)
         if has_column and listed != wanted.price:
             decision.listed = (wanted.price,)
         else:

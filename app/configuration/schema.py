@@ -21,7 +21,7 @@ from app.configuration.fields import (
     Form,
 )
 from app.configuration.values import printable
-from app.providers.registry import CATALOG_ADAPTERS
+from app.providers.registry import ADAPTERS
 from app.settings import rules
 
 PUBLISHED: Final = Path(__file__).parents[2] / "docs" / "tollgate.schema.json"
@@ -121,7 +121,7 @@ def _field(field: Field) -> dict[str, Any]:
 def _form(field: Field) -> dict[str, Any]:
     match field.form:
         case Form.TEXT if field.name == "adapter":
-            return {"anyOf": [{"enum": sorted(CATALOG_ADAPTERS)}, _INTERPOLATED]}
+            return {"anyOf": [{"enum": sorted(ADAPTERS)}, _INTERPOLATED]}
         case Form.TEXT:
             return {"type": "string", **_BOUNDS.get(field.name, {})}
         case Form.INTEGER:

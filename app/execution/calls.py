@@ -131,7 +131,7 @@ class Calls:
             _log.error("call_task_failed", request_id=claim.request_id, error=repr(error))
 
     async def drain(self, *, seconds: float, write_seconds: float, hurry: asyncio.Event) -> None:
-        """Lets calls end for `seconds`, or until `hurry`; stops the others and waits `write_seconds` for their results."""
+        """Lets calls end for `seconds`, or until `hurry`; stops the others, whose results get `write_seconds`."""
         if self._calls:
             _log.info("draining", running=len(self._calls), seconds=seconds)
         ends = [asyncio.create_task(event.wait()) for event in (self._idle, hurry)]

@@ -11,10 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from app.catalog.snapshot import Snapshot
+from app.db.rows import LlmProvider
 from app.errors import InvalidRequest, InvalidResponse, ModelNotFound, ValidationError
 from app.execution.attempt import Attempt, ChunkSink, Progress, Timeouts
 from app.execution.estimate import estimate_usage
@@ -30,16 +32,19 @@ class Credentials(Protocol):
 
 
 class Endpoints(Protocol):
-    def endpoint(self, provider_name: str, adapter: str, base_url: str | None) -> tuple[str, str | None]:
-        """The adapter's name and base URL to use for a provider, given those of its row."""
+    def base_url(self, provider: LlmProvider, adapter: Adapter) -> str | None:
+        """Where the provider's calls go; None where that is not known."""
         ...
 
 
 class CatalogEndpoints:
     """Calls go where the catalog says."""
 
-    def endpoint(self, provider_name: str, adapter: str, base_url: str | None) -> tuple[str, str | None]:
-        return adapter, base_url
+    def base_url(self, provider: LlmProvider, adapter: Adapter) -> str | None:
+        if provider.base_url:
+            return provider.base_url
+        # The adapter's own address is for the provider of that name: nobody else's key goes there.
+        return adapter.default_base_url if provider.name == adapter.name else None
 
 
 class EmulatorEndpoints:
@@ -48,8 +53,8 @@ class EmulatorEndpoints:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
-    def endpoint(self, provider_name: str, adapter: str, base_url: str | None) -> tuple[str, str | None]:
-        return "openai", f"{self._url}/{provider_name}/v1"
+    def base_url(self, provider: LlmProvider, adapter: Adapter) -> str | None:
+        return f"{self._url}/{provider.name}{urlsplit(adapter.default_base_url).path}"
 
     def for_provider(self, provider_name: str) -> SecretStr:
         return SecretStr("demo")
@@ -62,16 +67,15 @@ def resolve_model(
     provider = snapshot.provider(model.provider_id) if model is not None else None
     if model is None or provider is None:
         raise ModelNotFound(f"model {attempt.claim.model_ref!r} was deleted")
-    name, base_url = endpoints.endpoint(provider.name, provider.adapter, provider.base_url)
-    adapter = adapters.get(name)
+    adapter = adapters.get(provider.adapter)
     if adapter is None:
         known = ", ".join(sorted(adapters))
-        raise InvalidRequest(f"provider {provider.name!r} has the adapter {name!r}; this worker has {known}")
+        raise InvalidRequest(f"provider {provider.name!r} has the adapter {provider.adapter!r}; known are {known}")
     operation = OPERATION_OF[type(attempt.request)]
     if operation not in adapter.operations:
-        raise InvalidRequest(f"the protocol {name!r} of provider {provider.name!r} has no {operation}")
-    if not base_url and provider.name != adapter.name:
-        # The adapter's own address is for the provider of that name: nobody else's key goes there.
+        raise InvalidRequest(f"the protocol {adapter.name!r} of provider {provider.name!r} has no {operation}")
+    base_url = endpoints.base_url(provider, adapter)
+    if base_url is None:
         raise InvalidRequest(f"provider {provider.name!r} has no base URL")
     timeouts = Timeouts(
         connect=model.connect_timeout_seconds or defaults.connect,
@@ -83,7 +87,7 @@ def resolve_model(
         model=model,
         provider=provider,
         adapter=adapter,
-        base_url=base_url or adapter.default_base_url,
+        base_url=base_url,
         timeouts=timeouts,
     )
 

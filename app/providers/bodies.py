@@ -73,7 +73,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise ValidationError("body", body[:80].decode(errors="replace"), f"a JSON object ({error!s:.120})") from None
     if not isinstance(value, dict):
         raise ValidationError("body", value, "a JSON object")
-    if b"\\u0000" in body and "\0" in str(value):
+    if b"\\u0000" in body and _has_nul(value):
         raise ValidationError("body", "\0", "text without NUL characters")
     return value
 
@@ -106,6 +106,21 @@ def public_message(error: TollgateError) -> str:
 def retry_headers(error: TollgateError) -> dict[str, str]:
     seconds = error.retry_after_seconds if isinstance(error, ProviderError) else None
     return {} if seconds is None else {"retry-after": str(math.ceil(seconds))}
+
+
+def _has_nul(value: Any) -> bool:
+    """PostgreSQL holds none."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str) and "\0" in item:
+            return True
+        if isinstance(item, dict):
+            left += item.keys()
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
+    return False
 
 
 def _validation_error(message: str) -> ValidationError:

@@ -98,7 +98,7 @@ class CohereAdapter:
         )
 
     def parse(self, call: ModelCall, response: WireResponse) -> ModelResponse:
-        request_id = response.headers.get("x-request-id")
+        request_id = response.headers.get("x-debug-trace-id") or response.headers.get("x-request-id")
         if not 200 <= response.status < 300:
             raise _error(response, request_id)
         answer = decode_answer(_answer_decoder, response.body, status=response.status, request_id=request_id)

@@ -27,7 +27,8 @@ class Collector:
 
     Parts stand in the order of their first chunk. Deltas of one kind in a row are one part; a thought ends with its
     signature, and each redacted thought is one of its own. A later usage replaces an earlier one: some providers tell
-    the input first (flagged as estimated, as the output is not known yet), and all of it at the end.
+    the input first (flagged as estimated, as the output is not known yet), and all of it at the end. The response has
+    only what was told at the end; `usage` is the last that was told, for calls that end before their time.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class Collector:
         ]
         return ModelResponse(
             output=ChatOutput(choices=choices),
-            usage=self.usage,
+            usage=None if self.usage is None or self.usage.estimated else self.usage,
             response_model=self._response_model,
             response_id=self._response_id,
         )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from app.providers.adapter import Adapter
+from app.providers.anthropic import AnthropicAdapter
+from app.providers.cohere import CohereAdapter
+from app.providers.google import GoogleAdapter
 from app.providers.openai_adapter import OpenAIAdapter
 
-ADAPTERS: Final[Mapping[str, Adapter]] = {adapter.name: adapter for adapter in (OpenAIAdapter(),)}
-
-CATALOG_ADAPTERS: Final = frozenset({*ADAPTERS, "anthropic", "cohere", "google"})
-"""What a provider's row may name: also protocols that this version's workers do not speak."""
+_ADAPTERS: Final[tuple[Adapter, ...]] = (AnthropicAdapter(), CohereAdapter(), GoogleAdapter(), OpenAIAdapter())
+ADAPTERS: Final[Mapping[str, Adapter]] = {adapter.name: adapter for adapter in _ADAPTERS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections.abc import Collection
 from datetime import datetime
 from typing import Final
@@ -35,7 +34,7 @@ class Preparation:
     def __init__(self, *, adapters: Collection[str], default_max_output_tokens: int) -> None:
         self._adapters = frozenset(adapters)
         self._default_max_output_tokens = default_max_output_tokens
-        self._latest: tuple[weakref.ref[Snapshot], str, str, tuple[LlmModel, LlmProvider]] | None = None
+        self._latest: tuple[Snapshot, str, str, tuple[LlmModel, LlmProvider]] | None = None
 
     def prepare(
         self,
@@ -86,10 +85,10 @@ class Preparation:
         """By ref or id. Raises NotFound and ModelUnavailable."""
         latest = self._latest
         # The requests of a batch mostly name one model, and a snapshot never changes.
-        if latest is not None and latest[0]() is snapshot and latest[1] == workspace_id and latest[2] == name:
+        if latest is not None and latest[0] is snapshot and latest[1] == workspace_id and latest[2] == name:
             return latest[3]
         usable = self._find_usable(snapshot, name, workspace_id)
-        self._latest = (weakref.ref(snapshot), workspace_id, name, usable)
+        self._latest = (snapshot, workspace_id, name, usable)
         return usable
 
     def _find_usable(self, snapshot: Snapshot, name: str, workspace_id: str) -> tuple[LlmModel, LlmProvider]:

@@ -1,9 +1,8 @@
 """Calls Google's Gemini API: generateContent, batchEmbedContents, and Imagen's predict.
 
-https://ai.google.dev/api/generate-content, .../api/embeddings and .../gemini-api/docs/imagen (2026-11-20)
+https://ai.google.dev/api/generate-content and .../api/embeddings (2026-11-20)
 
-embedding: dimensions -> outputDimensionality; task_type -> taskType (Google's own)
-image: n -> sampleCount; aspect_ratio -> aspectRatio (Google's own); size and quality are refused
+The parameters of an embedding: dimensions is outputDimensionality, task_type is taskType (Google's own).
 """
 
 from __future__ import annotations
@@ -14,18 +13,16 @@ from urllib.parse import quote
 import msgspec
 
 from app.errors import InvalidResponse
-from app.prices.records import Usage
 from app.providers.adapter import ModelCall, ModelResponse, WireRequest, WireResponse
 from app.providers.google import wire
 from app.providers.google.answer import ContentStream, parse_content
 from app.providers.google.errors import error_of
+from app.providers.google.images import parse_images, render_image
 from app.providers.google.render import render_chat
 from app.providers.operations import (
     ChatRequest,
     EmbeddingOutput,
     EmbeddingRequest,
-    GeneratedImage,
-    ImageOutput,
     ImageRequest,
     Operation,
 )
@@ -47,7 +44,7 @@ class GoogleAdapter:
             case EmbeddingRequest():
                 method, body = "batchEmbedContents", _embeddings(call, call.request)
             case ImageRequest():
-                method, body = "predict", _image(call, call.request)
+                method, body = render_image(call, call.request)
             case _:
                 raise refused("operation", f"{type(call.request).__name__} is not one of Google's protocol")
         return WireRequest(
@@ -68,7 +65,7 @@ class GoogleAdapter:
             case EmbeddingRequest(inputs=inputs):
                 return _parse_embeddings(response, len(inputs))
             case ImageRequest():
-                return _parse_images(response)
+                return parse_images(call, response)
             case _:
                 return parse_content(response, call.request_id)
 
@@ -106,22 +103,3 @@ def _parse_embeddings(response: WireResponse, expected: int) -> ModelResponse:
         )
     usage = body.usage_metadata.usage() if body.usage_metadata else None
     return ModelResponse(output=EmbeddingOutput([embedding.values for embedding in body.embeddings]), usage=usage)
-
-
-def _image(call: ModelCall, request: ImageRequest) -> dict[str, Any]:
-    parameters = Parameters(call, "Google's predict")
-    parameters.refuse_all({"size": "auto", "quality": "auto", "user": None, "response_format": "b64_json"})
-    wanted: dict[str, Any] = {}
-    parameters.copy({"n": "sampleCount", "aspect_ratio": "aspectRatio"}, wanted)
-    return {"instances": [{"prompt": request.prompt}], "parameters": {**parameters.rest(), **wanted}}
-
-
-def _parse_images(response: WireResponse) -> ModelResponse:
-    body = decode_answer(wire.predictions_decoder, response.body, status=response.status)
-    found = [prediction for prediction in body.predictions if prediction.bytes_base64_encoded]
-    images = [GeneratedImage(data=image.bytes_base64_encoded, revised_prompt=image.prompt) for image in found]
-    if not images:
-        raise InvalidResponse("the provider's answer cannot be used: it has no image", http_status=response.status)
-    return ModelResponse(
-        output=ImageOutput(images=images, media_type=found[0].mime_type), usage=Usage(images=len(images))
-    )

@@ -135,9 +135,14 @@ class _Contents:
         self._names: dict[str, str] = {}
 
     def of(self, messages: list[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The parts of the system, and the turns: messages of one role in a row are one turn."""
+        """The parts of the system, and the turns.
+
+        Messages of one role in a row are one turn; functions' responses have one of their own, which must answer all
+        the calls of the turn before.
+        """
         system: list[dict[str, Any]] = []
         turns: list[dict[str, Any]] = []
+        last: Role | None = None
         for number, message in enumerate(messages):
             at = f"messages[{number}]"
             if message.name is not None:
@@ -147,12 +152,12 @@ class _Contents:
                     raise refused(f"{at}.role", f"can be the system's only before all other messages in {PROTOCOL}")
                 system += self._parts(at, message)
                 continue
-            role = "model" if message.role is Role.ASSISTANT else "user"
             parts = list(self._parts(at, message))
-            if turns and turns[-1]["role"] == role:
+            if message.role is last:
                 turns[-1]["parts"] += parts
             else:
-                turns.append({"role": role, "parts": parts})
+                turns.append({"role": "model" if message.role is Role.ASSISTANT else "user", "parts": parts})
+            last = message.role
         if not turns:
             raise refused("messages", "must hold a message that is not the system's")
         return system, turns

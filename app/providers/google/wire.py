@@ -55,7 +55,7 @@ class UsageMetadata(Struct, frozen=True, rename="camel"):
     thoughts_token_count: Count = 0
     cached_content_token_count: Count = 0
 
-    def usage(self, *, is_final: bool = True) -> Usage | None:
+    def usage(self, *, is_final: bool = True, images: int = 0) -> Usage | None:
         if self.prompt_token_count is None:
             return None
         input_tokens = self.prompt_token_count + self.tool_use_prompt_token_count
@@ -64,6 +64,7 @@ class UsageMetadata(Struct, frozen=True, rename="camel"):
             output_tokens=self.candidates_token_count + self.thoughts_token_count,
             cache_read_tokens=min(self.cached_content_token_count, input_tokens),
             reasoning_tokens=self.thoughts_token_count,
+            images=images,
             estimated=not is_final,
         )
 

@@ -45,6 +45,11 @@ def model(provider_name: str, model_id: str, **changes: Any) -> LlmModel:
         "cost_output_per_million": None,
         "status": LlmModelStatus.ACTIVE,
         "is_default": False,
+        "parameter_rules": None,
+        "allows_unknown_parameters": False,
+        "connect_timeout_seconds": None,
+        "read_timeout_seconds": None,
+        "total_timeout_seconds": None,
         "created_at": TIME,
         "updated_at": TIME,
     }

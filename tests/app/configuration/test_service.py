@@ -24,7 +24,8 @@ providers:
     baseUrl: https://acme.example/v1
     limits: {maxParallelRequests: 4}
     models:
-      - {modelId: a, displayName: A, isDefault: true, capabilities: [chat], prices: {inputTokens: 0.15, outputTokens: 1}}
+      - {modelId: a, displayName: A, isDefault: true, capabilities: [chat],
+         prices: {inputTokens: 0.15, outputTokens: 1}}
       - {modelId: b, displayName: B, prices: {inputTokens: 2, cacheReadTokens: 0.5}}
 settings:
   infra_model_summarization: acme:a
@@ -184,7 +185,7 @@ async def test_a_scheduled_price_that_came_into_force_becomes_the_list_price(
     ((dated,),) = await fetch(database, "SELECT effective_at FROM model_prices WHERE id = 'p1'")
     text = f"""providers: [{{name: acme, models: [{{modelId: b, prices: {{inputTokens: [
         {{price: 2}}, {{price: 1.5, effectiveAt: "{dated.isoformat()}"}}]}}}}]}}]"""
-    assert lines(await service.apply(read(text))) == ["~ model acme:b (prices.inputTokens: 1.5 -> 1.5)"]
+    assert lines(await service.apply(read(text))) == ["~ model acme:b (prices.inputTokens: 2 -> 1.5)"]
     assert await fetch(database, "SELECT cost_input_per_million FROM llm_models WHERE model_id = 'b'") == [
         (Decimal("1.5"),)
     ]

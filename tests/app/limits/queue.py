@@ -11,12 +11,22 @@ from app.db.ids import new_id
 from app.db.pool import Connection
 from app.limits import repository as limits
 from app.limits.records import Claim, ClaimedRequest, LeaseId
+from app.providers.messages import Message, Role, Text
+from app.providers.operations import ChatRequest, encode
 from app.requests import repository as requests
-from app.requests.records import AttemptResult, ModelRequest, ModelRequestStatus, NewRequest, Outcome
+from app.requests.records import (
+    AttemptResult,
+    ModelOperation,
+    ModelRequest,
+    ModelRequestStatus,
+    NewRequest,
+    Outcome,
+)
 from tests.catalog_rows import CatalogRow, insert_model
 
 START = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
 LEASE_SECONDS = 3600.0
+HELLO = encode(ChatRequest([Message(Role.USER, [Text("Hello")])]))
 
 
 class Queue:
@@ -57,11 +67,15 @@ class Queue:
             "provider_id": self.row.provider_id,
             "model_id": self.row.model_id,
             "model_ref": self.row.ref,
+            "operation": ModelOperation.CHAT,
             "priority": 0,
             "idempotency_key": None,
             "request_digest": None,
             "deadline": None,
-            "payload": {"input": "Hello"},
+            "owner_id": None,
+            "is_streamed": False,
+            "fallbacks": "",
+            "payload": HELLO,
             "parameters": {},
             "metadata": {},
             "reserved_tokens": 100,

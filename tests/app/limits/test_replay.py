@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.limits.estimate import estimate_input_tokens, max_output_tokens
 from app.limits.records import Start
 from app.limits.replay import LimitSetting, Violation, replay, utilisation
+from app.providers.messages import Message, Role, Text, Tool, ToolCall
+from app.providers.operations import ChatRequest, EmbeddingRequest
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOW = timedelta(seconds=10)
@@ -98,39 +99,40 @@ def test_utilisation_is_starts_of_those_permitted() -> None:
 
 # The estimate ---------------------------------------------------------------
 
-messages = st.lists(st.fixed_dictionaries({"role": st.just("user"), "content": st.text()}), min_size=1, max_size=5)
+messages = st.lists(st.text().map(lambda text: Message(Role.USER, [Text(text)])), min_size=1, max_size=5)
+
+
+def size_of(message: Message) -> int:
+    [part] = message.parts
+    assert isinstance(part, Text)
+    return len(part.text.encode())
 
 
 @given(messages)
-def test_an_estimate_is_at_least_a_token_for_two_bytes(written: list[dict[str, str]]) -> None:
-    size = sum(len(message["content"].encode()) for message in written)
-    assert estimate_input_tokens({"messages": written}) >= size / 2 + 8 * (len(written) + 1)
+def test_an_estimate_is_at_least_a_token_for_two_bytes(written: list[Message]) -> None:
+    assert estimate_input_tokens(ChatRequest(written)) >= sum(map(size_of, written)) / 2 + 8 * (len(written) + 1)
 
 
 @given(messages, messages)
-def test_more_messages_never_take_less(first: list[dict[str, str]], second: list[dict[str, str]]) -> None:
-    assert estimate_input_tokens({"messages": first + second}) > estimate_input_tokens({"messages": first})
+def test_more_messages_never_take_less(first: list[Message], second: list[Message]) -> None:
+    assert estimate_input_tokens(ChatRequest(first + second)) > estimate_input_tokens(ChatRequest(first))
 
 
 def test_tools_schemas_and_tool_calls_count() -> None:
-    plain = {"messages": [{"role": "user", "content": "Hello"}]}
-    tools = [{"type": "function", "function": {"name": "look_up", "description": "x" * 1000}}]
-    called = {"messages": [{"role": "assistant", "content": None, "tool_calls": tools}]}
-    size = len(orjson.dumps(tools))
-    base = estimate_input_tokens(plain)
-    assert estimate_input_tokens(plain, {"tools": tools}) >= base + size // 2
-    assert estimate_input_tokens(called) >= size // 2
-    assert estimate_input_tokens(plain, {"temperature": 0.5, "max_tokens": 9}) == base
-
-
-def test_a_plain_input_is_estimated_too() -> None:
-    assert estimate_input_tokens({"input": "x" * 100}) == 58
-    assert estimate_input_tokens({"input": ["x" * 100]}) > 50
+    hello = [Message(Role.USER, [Text("Hello")])]
+    base = estimate_input_tokens(ChatRequest(hello))
+    tools = [Tool("look_up", "x" * 1000, {"type": "object"})]
+    called = [Message(Role.ASSISTANT, [ToolCall("call-1", "look_up", "x" * 1000)])]
+    assert estimate_input_tokens(ChatRequest(hello, tools)) >= base + 500
+    assert estimate_input_tokens(ChatRequest(hello), {"extra": {"schema": "x" * 1000}}) >= base + 500
+    assert estimate_input_tokens(ChatRequest(called)) >= 500
+    assert estimate_input_tokens(ChatRequest(hello), {"temperature": 0.5, "max_tokens": 9}) == base
 
 
 def test_the_output_is_the_caller_s_maximum_else_the_model_s_else_the_default() -> None:
-    assert max_output_tokens({"max_completion_tokens": 5, "max_tokens": 9}, 100, 50) == 5
-    assert max_output_tokens({"max_tokens": 9}, 100, 50) == 9
-    assert max_output_tokens({"max_tokens": None}, 100, 50) == 100
-    assert max_output_tokens({}, None, 50) == 50
-    assert max_output_tokens({"max_tokens": 9, "n": 3}, 100, 50) == 27
+    chat = ChatRequest([])
+    assert max_output_tokens(chat, {"max_tokens": 9}, 100, 50) == 9
+    assert max_output_tokens(chat, {"max_tokens": None}, 100, 50) == 100
+    assert max_output_tokens(chat, {}, None, 50) == 50
+    assert max_output_tokens(chat, {"max_tokens": 9, "n": 3}, 100, 50) == 27
+    assert max_output_tokens(EmbeddingRequest(["a"]), {}, 100, 50) == 0

@@ -63,8 +63,8 @@ def answer(body: Any, status: int = 200, **headers: str) -> WireResponse:
 
 
 def events(*bodies: dict[str, Any], named: bool = True) -> bytes:
-    name = (lambda body: f"event: {body['type']}\n") if named else (lambda body: "")
-    return "".join(f"{name(body)}data: {json.dumps(body)}\n\n" for body in bodies).encode()
+    lines = [f"event: {body['type']}\n" if named else "" for body in bodies]
+    return "".join(f"{line}data: {json.dumps(body)}\n\n" for line, body in zip(lines, bodies, strict=True)).encode()
 
 
 def streamed(adapter: Adapter, call: ModelCall, data: bytes) -> list[Chunk]:

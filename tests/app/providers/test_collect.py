@@ -77,10 +77,12 @@ def test_choices_are_told_apart_and_stand_in_order() -> None:
     ]
 
 
-def test_later_usage_replaces_an_earlier_one() -> None:
+def test_usage_is_known_when_all_of_it_was_told() -> None:
     collector = Collector()
     collector.add(StreamStarted(response_model="m", response_id="i"))
     collector.add(StreamUsage(Usage(5, 1, estimated=True)))
+    assert collector.response().usage is None
+    assert collector.usage == Usage(5, 1, estimated=True)
     collector.add(StreamUsage(Usage(5, 9)))
     response = collector.response()
     assert (response.usage, response.response_model, response.response_id) == (Usage(5, 9), "m", "i")

@@ -8,7 +8,7 @@ import json
 import struct
 import wave
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -34,6 +34,7 @@ RESPONSES_WEATHER: FunctionToolParam = {
     "parameters": PARAMETERS,
     "strict": True,
 }
+OLD_VIDEO_API = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -427,6 +428,7 @@ async def test_moderation_flags_what_it_is_told_to(emulator: Emulator, client: o
     assert emulator.record()["billed"]["input_tokens"] == 0
 
 
+@OLD_VIDEO_API
 async def test_a_video_is_polled_until_it_is_there(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.configure(job_polls=3)
     video = await client.videos.create(model="sora-2", prompt="A cat runs", seconds="8")
@@ -445,6 +447,7 @@ async def test_a_video_is_polled_until_it_is_there(emulator: Emulator, client: o
         await client.videos.retrieve(video.id)
 
 
+@OLD_VIDEO_API
 async def test_a_video_that_fails_says_why_and_is_not_billed(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.configure(job_fails=True, job_polls=1)
     video = await client.videos.create(prompt="A cat runs")
@@ -454,9 +457,10 @@ async def test_a_video_that_fails_says_why_and_is_not_billed(emulator: Emulator,
     assert served(emulator) == {"operation": "videos"}
 
 
+@OLD_VIDEO_API
 async def test_every_operation_meets_errors_limits_and_faults(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     file = ("a.wav", sound(1))
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "responses": lambda: client.responses.create(model="m", input="x"),
         "embeddings": lambda: client.embeddings.create(model="m", input="x"),
         "images": lambda: client.images.generate(model="m", prompt="x"),

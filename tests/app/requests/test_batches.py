@@ -13,7 +13,7 @@ from app.db.listen import WORK
 from app.db.pool import Database
 from app.errors import NotFound
 from app.requests.records import SubmitRequest
-from tests.catalog_rows import insert_model
+from tests.catalog_rows import CatalogRow, insert_model
 from tests.worker_process import request_service
 
 COUNT = 200
@@ -28,9 +28,14 @@ FULL = SubmitRequest(
 DIFFERENT = {"id", "sequence", "available_at", "created_at"}
 
 
-async def test_a_large_batch_writes_the_rows_that_single_submissions_write(database: Database) -> None:
+@pytest.fixture
+async def row(database: Database) -> CatalogRow:
+    async with database.connection() as connection:
+        return await insert_model(connection, base_url="http://localhost/v1")
+
+
+async def test_a_large_batch_writes_the_rows_that_single_submissions_write(database: Database, row: CatalogRow) -> None:
     async with database.connection() as connection, request_service(database) as service:
-        await insert_model(connection, base_url="http://localhost/v1")
         single = (await service.enqueue([FULL], workspace_id="default", created_by="somebody"))[0]
         ids = await service.enqueue([FULL] * COUNT, workspace_id="default", created_by="somebody")
         rows = await connection.fetch("SELECT * FROM model_requests ORDER BY sequence")
@@ -41,9 +46,8 @@ async def test_a_large_batch_writes_the_rows_that_single_submissions_write(datab
     assert all(abs(row["available_at"] - row["created_at"]) < timedelta(seconds=1) for row in rows)
 
 
-async def test_a_large_batch_wakes_the_workers_when_it_is_committed(database: Database) -> None:
-    async with database.connection() as connection, request_service(database) as service:
-        row = await insert_model(connection, base_url="http://localhost/v1")
+async def test_a_large_batch_wakes_the_workers_when_it_is_committed(database: Database, row: CatalogRow) -> None:
+    async with request_service(database) as service:
         heard: asyncio.Queue[object] = asyncio.Queue()
         listening = await asyncpg.connect(database.dsn)
         await listening.add_listener(WORK, lambda *arguments: heard.put_nowait(arguments[-1]))
@@ -53,9 +57,8 @@ async def test_a_large_batch_wakes_the_workers_when_it_is_committed(database: Da
         await listening.close()
 
 
-async def test_a_large_batch_with_idempotency_keys_writes_each_key_once(database: Database) -> None:
+async def test_a_large_batch_with_idempotency_keys_writes_each_key_once(database: Database, row: CatalogRow) -> None:
     async with database.connection() as connection, request_service(database) as service:
-        await insert_model(connection, base_url="http://localhost/v1")
         keyed = [replace(FULL, idempotency_key=f"key-{number % 100}") for number in range(COUNT)]
         ids = await service.enqueue(keyed, workspace_id="default")
         written = await connection.fetchval("SELECT count(*) FROM model_requests")
@@ -64,9 +67,10 @@ async def test_a_large_batch_with_idempotency_keys_writes_each_key_once(database
     assert ids[:100] == ids[100:]
 
 
-async def test_nothing_of_a_large_batch_is_written_where_its_model_has_gone(database: Database) -> None:
+async def test_nothing_of_a_large_batch_is_written_where_its_model_has_gone(
+    database: Database, row: CatalogRow
+) -> None:
     async with database.connection() as connection, request_service(database) as service:
-        row = await insert_model(connection, base_url="http://localhost/v1")
         await service.enqueue([FULL], workspace_id="default")
         await connection.execute("DELETE FROM llm_models WHERE id = $1", row.model_id)
         with pytest.raises(NotFound):

@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog.records import LlmModelType
+from app.catalog.snapshot import Snapshot
 from app.errors import ValidationError
-from app.requests.records import SubmitRequest
+from app.requests.preparation import Preparation
+from app.requests.records import NewRequest, SubmitRequest
 from app.requests.validation import (
     MAX_METADATA_BYTES,
-    MAX_OUTPUT_TOKENS,
     MAX_PAYLOAD_BYTES,
     MAX_PRIORITY,
     is_storable_text,
-    validate_submission,
 )
 from tests.app.catalog import make
 
@@ -30,11 +29,13 @@ for _ in range(300):
     DEEP = [DEEP]
 
 
-def validate(**changes: Any) -> dict[str, Any]:
-    model_changes = changes.pop("of_model", {})
+def validate(**changes: Any) -> NewRequest:
+    model = make.model("acme", "chat-1", **changes.pop("of_model", {}))
+    snapshot = Snapshot(1, [make.provider("acme", base_url="http://localhost/v1")], [model])
+    preparation = Preparation(adapters=["openai"], default_max_output_tokens=1000)
     fields: dict[str, Any] = {"model": "acme:chat-1", "messages": HELLO}
     submission = SubmitRequest(**fields | changes)
-    return validate_submission(submission, make.model("acme", "chat-1", **model_changes), now=NOW)
+    return preparation.prepare(submission, snapshot, workspace_id="default", created_by=None, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def validate(**changes: Any) -> dict[str, Any]:
         {"metadata": {"a": "x" * (MAX_METADATA_BYTES - 8)}},
         {"metadata": {"backslash": "\\u0000"}},
         {"parameters": {"temperature": 0, "top_p": 1.0, "presence_penalty": -2, "seed": -(2**63), "n": 128}},
-        {"parameters": {"max_tokens": MAX_OUTPUT_TOKENS}},
+        {"parameters": {"max_tokens": 10_000_000}},
         {"parameters": {"max_tokens": None, "temperature": None}},
         {"parameters": {"tools": [{"type": "function"}]}},
         {"parameters": {"max_tokens": 7}, "of_model": {"max_output_tokens": 7}},
@@ -58,13 +59,6 @@ def validate(**changes: Any) -> dict[str, Any]:
 )
 def test_what_is_within_bounds_is_taken(changes: dict[str, Any]) -> None:
     assert validate(**changes)
-
-
-def test_the_payload_is_the_messages_or_the_input() -> None:
-    assert validate() == {"messages": HELLO}
-    assert validate(messages=None, input="Hello") == {"input": "Hello"}
-    embedding = {"model_type": LlmModelType.EMBEDDING}
-    assert validate(messages=None, input=["a", "b"], of_model=embedding) == {"input": ["a", "b"]}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +95,7 @@ def test_the_payload_is_the_messages_or_the_input() -> None:
         ({"parameters": {"n": 129}}, "parameters.n"),
         ({"parameters": {"max_tokens": 0}}, "parameters.max_tokens"),
         ({"parameters": {"max_tokens": 1.5}}, "parameters.max_tokens"),
-        ({"parameters": {"max_tokens": MAX_OUTPUT_TOKENS + 1}}, "parameters.max_tokens"),
+        ({"parameters": {"max_tokens": 10_000_001}}, "parameters.max_tokens"),
         ({"parameters": {"max_tokens": 8}, "of_model": {"max_output_tokens": 7}}, "parameters.max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),

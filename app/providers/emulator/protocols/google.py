@@ -18,7 +18,8 @@ from app.providers.emulator.protocols.google_errors import error_object
 from app.providers.emulator.protocols.google_generate import CountTokens, Generate
 from app.providers.emulator.wire import Found, Head, Lookup, Operation, Refusal, Refused, WireProtocol
 
-_MODELS = re.compile(r"/v1(?:beta|alpha)/models(/[^/:]+)?")
+_MODELS = re.compile(r"/v1(beta|alpha)?/models(/[^/:]+)?")
+_KEY_HEADER = b"x-goog-api-key"
 _METHOD = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/[^/:]+:(\w+)")
 
 
@@ -65,12 +66,13 @@ class Google(WireProtocol):
             method = _METHOD.fullmatch(head.path)
             return None if method is None else self._methods.get(method.group(1))
         found = _MODELS.fullmatch(head.path) if head.method == "GET" else None
-        if found is None:
+        # Under /v1 OpenAI lists its models as well; the key's header tells whose client asks.
+        if found is None or not (found.group(1) or _KEY_HEADER in head.headers):
             return None
-        return FindModel() if found.group(1) else ListModels()
+        return FindModel() if found.group(2) else ListModels()
 
     def credential(self, head: Head) -> str | None:
-        key = head.headers.get(b"x-goog-api-key")
+        key = head.headers.get(_KEY_HEADER)
         if key:
             return key.decode("latin-1")
         return parse_qs(head.query.decode("latin-1")).get("key", [None])[0]

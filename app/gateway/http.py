@@ -1,0 +1,266 @@
+"""The gateway's endpoints, straight on ASGI: decode, prepare, wait for a permit, answer in the client's dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from app.access.authenticator import Authenticator
+from app.access.records import Identity, Permission
+from app.api.asgi import BodyTooLarge, ClientGone, authenticate, header, read_body
+from app.catalog.snapshots import SnapshotHolder
+from app.config import Config
+from app.errors import (
+    LeaseLost,
+    PayloadTooLarge,
+    RateLimited,
+    TollgateError,
+)
+from app.gateway.calls import Admitted, GatewayCalls, LiveCall
+from app.gateway.models import find_model
+from app.gateway.options import GatewayOptions, read_options
+from app.money import print_decimal
+from app.prices.records import Usage
+from app.providers.adapter import ModelResponse
+from app.providers.dialect import Answered, ClientCall, Dialect
+from app.requests.preparation import Preparation
+from app.requests.records import AttemptResult, ModelRequestStatus, NewRequest, Outcome, SubmitRequest
+
+_log = structlog.get_logger(__name__)
+
+_SSE_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class GatewayEndpoint:
+    """One POST path of the gateway, in one dialect."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        config: Config,
+        authenticator: Authenticator,
+        snapshots: SnapshotHolder,
+        preparation: Preparation,
+        calls: GatewayCalls,
+    ) -> None:
+        self._dialect = dialect
+        self._config = config
+        self._authenticator = authenticator
+        self._snapshots = snapshots
+        self._preparation = preparation
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            identity = await authenticate(self._authenticator, authorization_of(scope))
+            identity.require(Permission.SUBMIT_REQUESTS)
+            body = await read_body(receive, header(scope, b"content-length"), self._config.max_body_bytes)
+            options = read_options(headers, default_wait_seconds=self._config.gateway_wait_seconds)
+            client_call = self._dialect.decode(body, headers)
+            row = self._prepare(client_call, options, identity)
+        except ClientGone:
+            return
+        except BodyTooLarge:
+            too_large = PayloadTooLarge(f"the body is larger than {self._config.max_body_bytes} bytes", http_status=413)
+            await self._refuse(too_large, send)
+            return
+        except TollgateError as error:
+            await self._refuse(error, send)
+            return
+        call = self._calls.submit(row, client_call.request, stream=client_call.stream)
+        await _Exchange(self._dialect, self._calls, client_call, call, options).run(receive, send)
+
+    def _prepare(self, client_call: ClientCall, options: GatewayOptions, identity: Identity) -> NewRequest:
+        snapshot = self._snapshots.current
+        now = datetime.now(UTC)
+        submission = SubmitRequest(
+            model=find_model(snapshot, client_call.model, identity.workspace_id),
+            request=client_call.request,
+            parameters=client_call.parameters,
+            priority=options.priority,
+            metadata=client_call.metadata,
+            fallbacks=tuple(find_model(snapshot, name, identity.workspace_id) for name in options.fallbacks),
+        )
+        row = self._preparation.prepare(
+            submission,
+            snapshot,
+            workspace_id=identity.workspace_id,
+            created_by=identity.token_id,
+            now=now,
+            owner_id=self._calls.owner_id,
+        )
+        # Of the whole call; how long it may wait is watched here.
+        deadline = now + timedelta(seconds=options.wait_seconds + self._config.call_timeout_seconds)
+        return row._replace(deadline=deadline)
+
+    async def _refuse(self, error: TollgateError, send: Send) -> None:
+        await _send_error(self._dialect, error, {}, send)
+
+
+class _Exchange:
+    """One call with its client: who may hang up at any time."""
+
+    def __init__(
+        self, dialect: Dialect, calls: GatewayCalls, client_call: ClientCall, call: LiveCall, options: GatewayOptions
+    ) -> None:
+        self._dialect = dialect
+        self._calls = calls
+        self._client_call = client_call
+        self._call = call
+        self._options = options
+        self._answered = Answered(call.row.id, client_call.model, datetime.now(UTC))
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        answering = asyncio.create_task(self._answer(send), name=f"answer {self._call.row.id}")
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                answering.cancel()
+                if not self._options.detaches:
+                    await self._calls.cancel(self._call)
+            else:
+                answering.result()
+        finally:
+            leaving.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    async def _answer(self, send: Send) -> None:
+        try:
+            admitted = await self._admitted()
+            if self._call.chunks is None:
+                await self._answer_whole(admitted, send)
+            else:
+                await self._answer_stream(admitted, send)
+        except TollgateError as error:
+            await _send_error(self._dialect, error, self._headers(None), send)
+
+    async def _admitted(self) -> Admitted | None:
+        """Waits for a permit. Raises RateLimited where none comes in time."""
+        waiting: set[asyncio.Future[Any]] = {self._call.admitted, self._call.ended}
+        await asyncio.wait(waiting, timeout=self._options.wait_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if self._call.admitted.done() and not self._call.admitted.cancelled():
+            return self._call.admitted.result()
+        if not self._call.ended.done():
+            provider_id = self._call.row.provider_id
+            status = await self._calls.cancel(self._call)
+            if status is not ModelRequestStatus.PROCESSING:
+                raise RateLimited(
+                    f"no permit came free within {self._options.wait_seconds:g} s",
+                    http_status=429,
+                    retry_after_seconds=self._calls.retry_after_seconds(provider_id),
+                )
+        return None
+
+    async def _answer_whole(self, admitted: Admitted | None, send: Send) -> None:
+        result = self._finished(await self._call.ended)
+        response, usage = _response(result)
+        body, media_type = self._dialect.encode(self._client_call, response, usage, self._answered)
+        headers = [
+            (b"content-type", media_type.encode("latin-1")),
+            (b"content-length", str(len(body)).encode("latin-1")),
+            *_raw(self._headers(admitted, result)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer_stream(self, admitted: Admitted | None, send: Send) -> None:
+        assert self._call.chunks is not None
+        writer = self._dialect.stream_writer(self._client_call, self._answered)
+        has_begun = False
+        async for chunks in self._call.chunks.groups():
+            data = b"".join([writer.write(chunk) for chunk in chunks])
+            if not has_begun:
+                has_begun = True
+                start = {"type": "http.response.start", "status": 200}
+                await send({**start, "headers": [*_SSE_HEADERS, *_raw(self._headers(admitted))]})
+                data = writer.start() + data
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        try:
+            result = self._finished(await self._call.ended)
+            data = writer.end(_response(result)[1])
+        except TollgateError as error:
+            if not has_begun:
+                raise
+            data = writer.fail(error)
+        else:
+            if not has_begun:
+                start = {"type": "http.response.start", "status": 200}
+                await send({**start, "headers": [*_SSE_HEADERS, *_raw(self._headers(admitted))]})
+                data = writer.start() + data
+        await send({"type": "http.response.body", "body": data})
+
+    def _finished(self, result: AttemptResult | None) -> AttemptResult:
+        """Raises what the call failed with."""
+        if result is None:
+            raise LeaseLost("the call was lost: its outcome is not known")
+        if result.outcome is not Outcome.COMPLETED:
+            assert result.cause is not None
+            message = result.error.message if result.error is not None else result.cause.message
+            raise _with_message(result.cause, message)
+        return result
+
+    def _headers(self, admitted: Admitted | None, result: AttemptResult | None = None) -> dict[str, str]:
+        headers = {"x-tollgate-request-id": self._call.row.id, "x-request-id": self._call.row.id}
+        if admitted is not None:
+            headers["x-tollgate-wait-ms"] = f"{admitted.wait_seconds * 1000:.1f}"
+            headers["x-tollgate-permits-left"] = str(admitted.permits_left)
+        if result is not None and result.cost is not None and result.cost.total is not None:
+            headers["x-tollgate-cost"] = print_decimal(result.cost.total)
+            headers["x-tollgate-currency"] = result.cost.currency
+        return headers
+
+
+def _with_message(error: TollgateError, message: str) -> TollgateError:
+    """The same error with the message that is safe to show."""
+    error.message = message
+    return error
+
+
+def _response(result: AttemptResult) -> tuple[ModelResponse, Usage]:
+    assert result.output is not None
+    assert result.usage is not None
+    response = ModelResponse(
+        output=result.output,
+        usage=result.usage,
+        response_model=result.response_model,
+        provider_request_id=result.provider_request_id,
+    )
+    return response, result.usage
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send_error(dialect: Dialect, error: TollgateError, headers: Mapping[str, str], send: Send) -> None:
+    encoded = dialect.encode_error(error)
+    all_headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(encoded.body)).encode("latin-1")),
+        *_raw({**headers, **encoded.headers}),
+    ]
+    await send({"type": "http.response.start", "status": encoded.status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": encoded.body})
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+def authorization_of(scope: Scope) -> bytes:
+    """Anthropic's SDK sends its key in a header of its own."""
+    return header(scope, b"authorization") or (b"Bearer " + key if (key := header(scope, b"x-api-key")) else b"")

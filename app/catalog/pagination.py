@@ -32,20 +32,26 @@ class Sorted(Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     nodes: tuple[T, ...]
-    cursors: tuple[str, ...]
+    keys: tuple[Key, ...]
     """One per node."""
+    ordering: str
     has_next_page: bool
     has_previous_page: bool
     total_count: int
     """Of the whole sequence."""
 
     @property
+    def cursors(self) -> tuple[str, ...]:
+        """One per node; made when asked for, since most pages are asked for their last one only."""
+        return tuple(encode_cursor(self.ordering, key) for key in self.keys)
+
+    @property
     def start_cursor(self) -> str | None:
-        return self.cursors[0] if self.cursors else None
+        return encode_cursor(self.ordering, self.keys[0]) if self.keys else None
 
     @property
     def end_cursor(self) -> str | None:
-        return self.cursors[-1] if self.cursors else None
+        return encode_cursor(self.ordering, self.keys[-1]) if self.keys else None
 
 
 def sort_by(name: str, items: Iterable[T], key: Callable[[T], Key], *, descending: bool = False) -> Sorted[T]:
@@ -68,8 +74,7 @@ def paginate(sequence: Sorted[T], first: int, after: str | None = None) -> Page[
         end = min(total, start + first)
         nodes, keys = sequence.items[start:end], sequence.keys[start:end]
         has_next, has_previous = end < total, start > 0
-    cursors = tuple(encode_cursor(sequence.name, key) for key in keys)
-    return Page(nodes, cursors, has_next, has_previous, total)
+    return Page(nodes, keys, sequence.name, has_next, has_previous, total)
 
 
 def check_first(first: int, field: str = "first") -> int:

@@ -20,6 +20,7 @@ from app.money import print_decimal
 
 SCHEMA_FILE: Final = "tollgate.schema.json"
 HEADER: Final = f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
+_BREAKS: Final = frozenset("\x85\u2028\u2029\ufeff")
 _STRING: Final = "tag:yaml.org,2002:str"
 
 
@@ -33,7 +34,7 @@ def write_document(snapshot: Snapshot, *, at: datetime, workspace_id: str) -> st
 def dump(value: Mapping[str, Any]) -> str:
     """YAML that means the same to readers of YAML 1.1 and 1.2, with ${ escaped."""
     return str(
-        yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1_000_000)
+        yaml.dump(_escaped(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1_000_000)
     )
 
 
@@ -75,15 +76,24 @@ def _fields(fields: Sequence[Field], row: LlmProvider | LlmModel) -> dict[str, A
     return values
 
 
+def _escaped(value: Any) -> Any:
+    """Variables are read in values, not in keys."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return escape(value) if type(value) is str else value
+
+
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    escaped = escape(value)
-    style = "|" if "\n" in escaped else None if is_plain_text(escaped) else "'"
-    return dumper.represent_scalar(_STRING, escaped, style=style)
+    # What YAML 1.1 takes for line breaks is escaped, since 1.2 takes it for text.
+    style = '"' if _BREAKS.intersection(value) else "|" if "\n" in value else None if is_plain_text(value) else "'"
+    return dumper.represent_scalar(_STRING, value, style=style)
 
 
 def _decimal(dumper: yaml.SafeDumper, value: Decimal) -> yaml.Node:

@@ -27,7 +27,8 @@ def canonical(value: Any) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return repr(int(value)) if value.is_integer() else repr(value)
+        # By the digits that are written, which are what the database keeps.
+        return repr(int(Decimal(repr(value)))) if value.is_integer() else repr(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return repr(value)
     if isinstance(value, str):

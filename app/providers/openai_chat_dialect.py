@@ -296,7 +296,7 @@ def _tool_choice(value: Any, parallel: Any) -> ToolChoice | None:
 def _response_format(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValidationError("response_format", value, "an object")
-    return format_of(value.get("type"), value.get("json_schema"), "response_format.json_schema")
+    return format_of(value.get("type"), value.get("json_schema"), "response_format", "response_format.json_schema")
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------

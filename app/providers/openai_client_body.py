@@ -40,15 +40,15 @@ def image_of(url: str, detail: str | None, field: str) -> Image:
     return Image(data=data, media_type=media_type, detail=detail)
 
 
-def format_of(kind: Any, schema: Any, field: str) -> ResponseFormat:
-    """`schema` is what stands beside the kind json_schema. Raises ValidationError."""
+def format_of(kind: Any, schema: Any, field: str, schema_field: str) -> ResponseFormat:
+    """`schema` is what stands beside the kind json_schema, in `schema_field`. Raises ValidationError."""
     if not isinstance(kind, str) or kind not in {known.value for known in FormatKind}:
         raise ValidationError(f"{field}.type", kind, "text, json_object or json_schema")
     if kind != FormatKind.JSON_SCHEMA:
         return ResponseFormat(FormatKind(kind))
-    wanted = in_field(field, schema, ClientSchema)
+    wanted = in_field(schema_field, schema, ClientSchema)
     if wanted.schema is None:
-        raise ValidationError(f"{field}.schema", None, "given")
+        raise ValidationError(f"{schema_field}.schema", None, "given")
     return ResponseFormat(FormatKind.JSON_SCHEMA, wanted.name, wanted.schema, wanted.strict, wanted.description)
 
 

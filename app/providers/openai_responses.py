@@ -144,7 +144,7 @@ def _take_text(value: Any, parameters: dict[str, Any]) -> ResponseFormat | None:
     if not isinstance(wanted, dict):
         raise ValidationError("text.format", wanted, "an object")
     schema = {name: item for name, item in wanted.items() if name != "type"}
-    return format_of(wanted.get("type"), schema, "text.format")
+    return format_of(wanted.get("type"), schema, "text.format", "text.format")
 
 
 def _take_reasoning(value: Any, parameters: dict[str, Any]) -> None:

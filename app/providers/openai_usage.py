@@ -74,14 +74,19 @@ def _responses_counts(usage: Mapping[str, Any]) -> Usage | None:
     if usage.get("input_tokens") is None:
         return None
     input_details = _details(usage, "input_tokens_details")
+    input_tokens = _count(usage["input_tokens"])
     output_tokens = _count(usage.get("output_tokens") or 0)
+    reasoning_tokens = _count(_details(usage, "output_tokens_details").get("reasoning_tokens") or 0)
+    cache_read_tokens = _count(input_details.get("cached_tokens") or 0)
+    cache_write_tokens = _count(input_details.get("cache_write_tokens") or 0)
+    if cache_read_tokens + cache_write_tokens > input_tokens or reasoning_tokens > output_tokens:
+        raise ValueError("it counts more cached or reasoning tokens than there are tokens")
     return Usage(
-        input_tokens=_count(usage["input_tokens"]),
+        input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cache_read_tokens=_count(input_details.get("cached_tokens") or 0),
-        reasoning_tokens=min(
-            output_tokens, _count(_details(usage, "output_tokens_details").get("reasoning_tokens") or 0)
-        ),
+        cache_read_tokens=cache_read_tokens,
+        cache_write_tokens=cache_write_tokens,
+        reasoning_tokens=reasoning_tokens,
     )
 
 

@@ -33,7 +33,10 @@ def authorization(call: ModelCall) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def is_openai_itself(base_url: str) -> bool:
     """OpenAI's own servers, its regional ones and Azure's; anything else is a compatible server."""
-    host = (urlsplit(base_url).hostname or "").lower()
+    try:
+        host = (urlsplit(base_url).hostname or "").lower()
+    except ValueError:
+        host = ""  # no URL at all: the transport says so
     return host == "api.openai.com" or host.endswith((".api.openai.com", ".openai.azure.com"))
 
 

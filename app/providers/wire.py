@@ -26,11 +26,12 @@ def decode_answer(
     decoder: msgspec.json.Decoder[T], body: bytes | str, *, status: int | None = None, request_id: str | None = None
 ) -> T:
     """Raises InvalidResponse. PostgreSQL holds no NUL: it becomes the replacement character."""
-    data = body.encode("utf-8", "replace") if isinstance(body, str) else body
-    if b"\\u0000" in data:
-        data = data.replace(b"\\u0000", b"\\ufffd")
+    if isinstance(body, str):
+        body = body.replace("\\u0000", "\\ufffd")
+    elif b"\\u0000" in body:
+        body = body.replace(b"\\u0000", b"\\ufffd")
     try:
-        return decoder.decode(data)
+        return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         reason = "it nests too deeply" if isinstance(error, RecursionError) else str(error)[:_MAX_TEXT_ERROR]
         raise InvalidResponse(

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from typer.core import TyperGroup
 from websockets.sync.client import connect
 
 from app import cli
-from tests.tollgate_process import READY, TOLLGATE, TollgateProcess, free_port, processes_of, run_command, tollgate
+from tests.tollgate_process import READY, TollgateProcess, free_port, processes_of, run_command, tollgate
 
+SEARCH_PATH = os.pathsep.join((str(Path(__file__).parents[2]), sysconfig.get_path("purelib")))
 TOKEN = "admin-token-of-the-tests"
 SUBMIT = """
 mutation ($content: String!) {
@@ -245,11 +247,13 @@ def test_after_kill_9_of_the_run_alone_its_children_and_the_database_stop(data_d
 def test_runs_as_an_ordinary_user_too(data_dir: Path) -> None:
     user = pwd.getpwnam("nobody")
     become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    if shutil.which("setpriv") is None or subprocess.run([*become, *TOLLGATE, "--version"], cwd="/").returncode != 0:
-        pytest.skip(f"{user.pw_name} cannot run {sys.executable}")
+    python = interpreter_of(become)
+    if python is None:
+        pytest.skip(f"{user.pw_name} can enter neither this Python nor the system's")
     os.chown(data_dir.parent, user.pw_uid, user.pw_gid)
-    settings = {"TOLLGATE_PORT": "0", "HOME": str(data_dir.parent)}
-    with tollgate("run", "--demo", data_dir=data_dir, command=[*become, *TOLLGATE], **settings) as process:
+    settings = {"TOLLGATE_PORT": "0", "HOME": str(data_dir.parent), "PYTHONPATH": SEARCH_PATH}
+    command = [*become, python, "-m", "app.cli"]
+    with tollgate("run", "--demo", data_dir=data_dir, command=command, **settings) as process:
         process.wait_for(READY)
         token = data_dir / "admin-token"
         assert token.stat().st_uid == user.pw_uid
@@ -272,6 +276,19 @@ def test_made_admin_token_is_printed_once_and_kept(data_dir: Path) -> None:
         second.wait_for("Ctrl-C stops everything")
         assert token not in second.output
         assert "is kept in" in second.output
+
+
+def interpreter_of(become: list[str]) -> str | None:
+    """This Python, or one of the system's of the same version, if the other user can run it and what it starts."""
+    version = f"python3.{sys.version_info.minor}"
+    script = "import subprocess, sys, app.cli; sys.exit(subprocess.run([sys.executable, '--version']).returncode)"
+    for python in (sys.executable, shutil.which(version, path="/usr/bin:/usr/local/bin")):
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SEARCH_PATH}
+        if python and shutil.which("setpriv"):
+            tried = subprocess.run([*become, python, "-c", script], env=environment, cwd="/", capture_output=True)
+            if tried.returncode == 0:
+                return python
+    return None
 
 
 def kill_all_of(data_dir: Path) -> None:

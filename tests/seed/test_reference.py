@@ -17,7 +17,7 @@ from seed.reference import load_reference
 PROVIDERS = [
     ("anthropic", "Anthropic", 3, 40, "anthropic", "https://api.anthropic.com"),
     ("deepseek", "DeepSeek", 2, 30, "openai", "https://api.deepseek.com/v1"),
-    ("google", "Google", 1, 10, "google", "https://generativelanguage.googleapis.com"),
+    ("google", "Google", 1, 10, "google", "https://generativelanguage.googleapis.com/v1beta"),
     ("mistral", "Mistral", 2, 30, "openai", "https://api.mistral.ai/v1"),
     ("openai", "OpenAI", 5, 60, "openai", "https://api.openai.com/v1"),
     ("xai", "xAI", 2, 30, "openai", "https://api.x.ai/v1"),

@@ -7,7 +7,9 @@ from tests.emulator import Emulator
 from tests.worker_process import WorkerProcess
 from tests.workers.work import Work, work_for
 
-LAST_CLAIM = "SELECT s.xmin::text FROM limit_states s JOIN llm_providers p ON p.id = s.provider_id WHERE p.name = 'acme'"
+LAST_CLAIM = (
+    "SELECT s.xmin::text FROM limit_states s JOIN llm_providers p ON p.id = s.provider_id WHERE p.name = 'acme'"
+)
 
 
 async def test_a_provider_without_work_is_not_polled(

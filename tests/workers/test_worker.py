@@ -32,7 +32,10 @@ async def test_a_submitted_request_is_run_and_its_cost_is_exact(
     expected = Decimal(1234) * Decimal("0.00875") / 1_000_000 + Decimal(567) * Decimal(10) / 1_000_000
     assert request.cost_total == expected
     assert sum((entry.amount or Decimal(0) for entry in entries), Decimal(0)) == expected
-    assert {(entry.unit, entry.quantity) for entry in entries} == {("INPUT_TOKENS", 1234), ("OUTPUT_TOKENS", 567)}
+    assert {(str(entry.unit), int(entry.quantity)) for entry in entries} == {
+        ("INPUT_TOKENS", 1234),
+        ("OUTPUT_TOKENS", 567),
+    }
     assert all(entry.price_id for entry in entries)
     assert [attempt.status for attempt in attempts] == ["SUCCEEDED"]
     assert emulator.record("acme")["arrivals"] == 1

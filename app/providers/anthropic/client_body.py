@@ -122,7 +122,7 @@ class OutputConfig(Struct, forbid_unknown_fields=True):
 
 class Body(Struct, forbid_unknown_fields=True):
     model: Annotated[str, Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=1)]
+    max_tokens: Annotated[int, Meta(ge=0)]  # 0 fills the cache and generates nothing
     messages: Annotated[list[ClientMessage], Meta(min_length=1)]
     system: str | list[TextBlock] | None = None
     stop_sequences: list[str] | None = None

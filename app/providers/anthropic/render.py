@@ -9,13 +9,13 @@ temperature (up to 1), top_p       | the same
 top_k, thinking                    | the same (Anthropic's own names)
 stop                               | stop_sequences
 reasoning_effort low ... max       | output_config.effort; none: thinking disabled
-user                               | metadata.user_id
+user, safety_identifier            | metadata.user_id
 service_tier auto, default         | auto, standard_only
 response_format json_schema        | output_config.format
 leading SYSTEM messages            | system; later ones keep their place with the role "system"
 cache_ttl of a part                | cache_control
-n above 1, seed, logprobs, top_logprobs, logit_bias, presence_penalty, frequency_penalty, response_format json_object,
-a message's name, an image's detail| refused
+n above 1, seed, logprobs, top_logprobs, logit_bias, presence_penalty, frequency_penalty, modalities beyond text,
+response_format json_object, a message's name, an image's detail | refused
 
 Structured output uses the native `output_config.format`, not a forced tool: the answer streams as text, tools and
 thinking stay usable beside it, and the schema is enforced
@@ -63,6 +63,7 @@ _REFUSED: Final[dict[str, Any]] = {
     "logit_bias": {},
     "presence_penalty": 0,
     "frequency_penalty": 0,
+    "modalities": ["text"],
 }
 _WIRE_ROLE: Final = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant", Role.TOOL: "user"}
 _MODES: Final = {ToolMode.AUTO: "auto", ToolMode.NONE: "none", ToolMode.REQUIRED: "any"}
@@ -93,8 +94,12 @@ def _render_parameters(parameters: Parameters, body: dict[str, Any]) -> None:
         body["temperature"] = temperature
     if (stop := parameters.take_texts("stop")) is not None:
         body["stop_sequences"] = stop
-    if (user := parameters.take("user")) is not None:
-        body["metadata"] = {"user_id": user}
+    # OpenAI's newer name for the same, and its older one.
+    user, identifier = parameters.take("user"), parameters.take("safety_identifier")
+    if user is not None and identifier is not None and user != identifier:
+        raise refused("parameters.safety_identifier", "is another than user, and there can be one of them only")
+    if (user_id := user if identifier is None else identifier) is not None:
+        body["metadata"] = {"user_id": user_id}
     if (tier := parameters.take_choice("service_tier", _SERVICE_TIERS)) is not None:
         body["service_tier"] = tier
     thinking = parameters.take("thinking")

@@ -123,6 +123,8 @@ class Behaviour(BaseModel):
     error_message: str | None = None
     retry_after: Annotated[float, Field(ge=0)] | str | None = None
     """Of injected errors: seconds, or a text that is sent as it is (an HTTP date, or nonsense)."""
+    lookup_error: Annotated[int, AfterValidator(_known_status)] | None = None
+    """Of what is no call: a model list, the poll of a video. Only as a provider's setting."""
     huge_body_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 32 << 20
     trickle_ms: _Milliseconds = 50
 

@@ -56,9 +56,12 @@ def emulate(
 ) -> None:
     """Emulate LLM providers, with limits of their own and a record of who broke them.
 
-    Point an OpenAI client at http://HOST:PORT/openai/v1, with any key.
+    Point an OpenAI client at http://HOST:PORT/openai/v1, with any key,
+    Anthropic's at http://HOST:PORT/anthropic, Google's at
+    http://HOST:PORT/google; rerank is POST /cohere/v2/rerank.
     Each first part of the path ("openai", "deepseek", whatever you like)
-    is a provider with settings, limits and a record of its own.
+    is a provider with settings, limits and a record of its own,
+    and each speaks all the protocols.
     When ready, one line of JSON on stdout names the URL.
 
     While it runs:

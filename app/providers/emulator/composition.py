@@ -15,6 +15,7 @@ from app.providers.emulator.wire import ANY_TOOL, Answer, Call, GenerationCall, 
 DEFAULT_REPLY = "Hello from the emulator."
 DEFAULT_REASONING = "Let me think about this."
 BYTES_PER_TOKEN = 4
+_DEFAULT_SIZE = len(DEFAULT_REPLY)
 
 
 def text_tokens(size_bytes: int) -> int:
@@ -55,8 +56,9 @@ def _generate(call: GenerationCall, behaviour: Behaviour, chance: Random, answer
     if behaviour.output_tokens is not None:
         output_tokens = _draw(behaviour.output_tokens, chance)
     else:
-        said = DEFAULT_REPLY if reply is None else reply
-        size = len(said.encode()) + sum(len(made.name) + len(made.json.encode()) for made in tool_calls)
+        size = _DEFAULT_SIZE if reply is None else len(reply.encode())
+        if tool_calls:
+            size += sum(len(made.name) + len(made.json.encode()) for made in tool_calls)
         output_tokens = text_tokens(size) + reasoning_tokens
     wanted = output_tokens
     if call.max_output_tokens is not None:

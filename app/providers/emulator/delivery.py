@@ -66,6 +66,7 @@ class Delivery:
             await self._send_all(body.parts, plan.chunk_seconds)
         else:
             await self._exchange.write(b"".join(body.parts), more=False)
+            self._entry.parts_sent = self._entry.parts
         return Outcome.ANSWERED
 
     async def _fail(self, fault: Fault) -> None:
@@ -103,8 +104,10 @@ class Delivery:
             event = self._operation.write_broken_stream(self._call, refusal, self._entry.id)
             if event is not None:
                 await self._exchange.write(half + event, more=False)
+                self._entry.parts_sent = len(parts) // 2
                 return
         await self._exchange.write(half, more=True)
+        self._entry.parts_sent = len(parts) // 2
         if fault is Fault.HANG_MIDWAY:
             await self._exchange.pause(None)
         await self._exchange.break_off()
@@ -116,6 +119,7 @@ class Delivery:
         else:
             headers.append((b"content-length", b"%d" % sum(map(len, body.parts))))
         self._entry.status = 200
+        self._entry.parts = len(body.parts)
         await self._exchange.start(200, headers)
 
     async def _send_all(self, parts: list[bytes], pause_seconds: float) -> None:
@@ -124,6 +128,7 @@ class Delivery:
             if pause_seconds and position:
                 await self._exchange.pause(pause_seconds)
             await self._exchange.write(part, more=position < last)
+            self._entry.parts_sent = position + 1
         if not parts:
             await self._exchange.write(b"", more=False)
 

@@ -40,8 +40,7 @@ class Enforcement:
 
     def __init__(self, limits: Limits, *, window_seconds: float, tolerance_seconds: float = 0.0) -> None:
         self._limits = limits
-        self._window = window_seconds
-        self._tolerance = tolerance_seconds
+        self._span = max(0.0, window_seconds - tolerance_seconds)
         self._former: list[tuple[Limits, float]] = []
         self._arrivals: deque[tuple[float, int]] = deque()
         self._tokens = 0
@@ -65,8 +64,7 @@ class Enforcement:
         if grace_seconds > 0 and limits != self._limits:
             self._former.append((self._limits, now + grace_seconds))
         self._limits = limits
-        self._window = window_seconds
-        self._tolerance = tolerance_seconds
+        self._span = max(0.0, window_seconds - tolerance_seconds)
 
     def judge(self, now: float, tokens: int) -> list[Breach]:
         """The limits that one more call of so many tokens would break now."""
@@ -102,10 +100,6 @@ class Enforcement:
     def reset_peaks(self) -> None:
         self.peak_parallel = self._parallel
         self.peak_requests = self.peak_tokens = 0
-
-    @property
-    def _span(self) -> float:
-        return max(0.0, self._window - self._tolerance)
 
     def _forget(self, now: float) -> None:
         arrivals = self._arrivals

@@ -54,8 +54,11 @@ class RecordedCall:
     """None: no status was sent."""
     outcome: Outcome = Outcome.RUNNING
     stream: bool = False
+    parts: int = 0
+    """Of the body: the events of a stream, or 1; 0 until a body begins."""
+    parts_sent: int = 0
     served: Usage | None = None
-    """What the provider bills, whether or not all of it reached the client; None where it refused."""
+    """What the provider bills, were all of it sent; None where it refused. Of a stream cut short, see parts_sent."""
 
     def as_json(self) -> dict[str, Any]:
         """Flat: the counts of `served`, 0 where there are none, stand beside the rest."""

@@ -89,6 +89,8 @@ class EmulatorApp:
         try:
             if lookup.needs_credential:
                 authorise(target, head)
+            if provider.settings.lookup_error is not None:
+                raise Refused(Refusal(provider.settings.lookup_error, "The emulator was told to fail."))
             found = lookup.answer(head, provider.models, provider.jobs)
         except Refused as refused:
             body = target.protocol.write_refusal(refused.refusal, f"req_{next(self._serial):08x}")

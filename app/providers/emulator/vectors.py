@@ -12,7 +12,7 @@ from random import Random
 _WORD = re.compile(r"\w+")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def vector(text: str, dimensions: int) -> array[float]:
     """Of length 1, in single precision."""
     seed = hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -16,7 +16,7 @@ tool_choice auto, none, required, name | toolConfig.functionCallingConfig AUTO, 
 a strict tool                          | the mode VALIDATED in place of AUTO
 a signature of reasoning               | thoughtSignature of the part that follows it
 later SYSTEM messages, images by a URL that is not Google's, tool_choice.parallel false, a message's name, an image's
-detail, logprobs, top_logprobs, logit_bias, user, service_tier | refused
+detail, logprobs, top_logprobs, logit_bias, user, safety_identifier, service_tier, modalities beyond text | refused
 cache_ttl                              | nothing: the models cache by themselves
 """
 
@@ -63,7 +63,9 @@ _REFUSED: Final[dict[str, Any]] = {
     "top_logprobs": 0,
     "logit_bias": {},
     "user": None,
+    "safety_identifier": None,
     "service_tier": "auto",
+    "modalities": ["text"],
 }
 _MODES: Final = {ToolMode.AUTO: "AUTO", ToolMode.NONE: "NONE", ToolMode.REQUIRED: "ANY"}
 _FILE_URI: Final = re.compile(r"gs://.+|https://generativelanguage\.googleapis\.com/.+/files/.+")

@@ -177,9 +177,9 @@ async def test_a_cost_is_estimated_exactly(api: Api, model_id: str) -> None:
         "total": "0.0025325",
         "currency": "USD",
         "lines": [
-            {"unit": "INPUT_TOKENS", "quantity": 1000, "unitPrice": "2.5", "amount": "0.0025"},
-            {"unit": "OUTPUT_TOKENS", "quantity": 3, "unitPrice": "10", "amount": "0.00003"},
-            {"unit": "CACHE_READ_TOKENS", "quantity": 1, "unitPrice": "2.5", "amount": "0.0000025"},
+            {"unit": "INPUT_TOKENS", "quantity": "1000", "unitPrice": "2.5", "amount": "0.0025"},
+            {"unit": "OUTPUT_TOKENS", "quantity": "3", "unitPrice": "10", "amount": "0.00003"},
+            {"unit": "CACHE_READ_TOKENS", "quantity": "1", "unitPrice": "2.5", "amount": "0.0000025"},
         ],
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -138,12 +139,13 @@ async def test_a_subscription_over_http_says_where_to_go(api: Api) -> None:
 
 
 async def test_a_client_that_goes_away_leaves_no_subscription_behind(api: Api) -> None:
+    callbacks = api.services.snapshots._callbacks
+    before = len(callbacks)
     async with connect(api.websocket_url, subprotocols=PROTOCOL) as socket:
         await initialise(socket)
         await send(socket, id="1", type="subscribe", payload={"query": "subscription { catalogChanged { revision } }"})
         await receive(socket)
-        callbacks = api.services.snapshots._callbacks
-        assert len(callbacks) == 1
-    # The server has noticed when it has answered a request that came after the close.
-    await provider(api)
-    assert callbacks == []
+        assert len(callbacks) == before + 1
+    async with asyncio.timeout(10):
+        while len(callbacks) > before:  # each answer is a turn of the server's loop
+            await api.data("{ __typename }")

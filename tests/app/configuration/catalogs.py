@@ -22,43 +22,32 @@ from app.catalog.snapshot import Snapshot
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True)
 MODEL_IDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=12)
-AWKWARD = st.sampled_from(
-    ["no", "null", "~", "1e3", "0.10", "012", "0x1F", "true", "- x", "a: b", "# c", "${HOME}", "$${", "'", '"', "1:30"]
-    + [
-        "2026-01-01",
-        ".inf",
-        "=",
-        "<<",
-        "!tag",
-        "&a",
-        "*a",
-        "%x",
-        "@x",
-        "`x`",
-        "{",
-        "[",
-        "]",
-        "a\tb",
-        "x\n\ny",
-        "\u2028",
-    ]
+AWKWARD = (
+    st.sampled_from(
+        ["no", "null", "~", "1e3", "0.10", "012", "0x1F", "true", "1:30", "2026-01-01", ".inf", "=", "<<", "'", '"']
+    )
+    | st.sampled_from(
+        ["- x", "a: b", "# c", "!tag", "&a", "*a", "%x", "@x", "`x`", "{", "[", "]", "a\tb", "x\n\ny", "x\u2028y"]
+    )
+    | st.sampled_from(["${HOME}", "$${", "x ${A:-b}"])
 )
 TEXT = AWKWARD | st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters=[chr(n) for n in (*range(9), *range(11, 32), 127)]),
     min_size=1,
     max_size=40,
 ).map(str.strip).filter(bool)
+WORDS = st.from_regex(r"[a-z][a-z0-9_-]{0,5}", fullmatch=True)
 COUNTS = st.integers(1, 2**31 - 1)
 PRICES = st.none() | st.decimals(0, 10**10 - 1, places=10, allow_nan=False).map(lambda value: value.copy_abs())
 TIMES = st.integers(-(10**12), 10**12).map(lambda microseconds: NOW + timedelta(microseconds=microseconds))
+ANY_TEXT = AWKWARD | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT
-    | st.just(""),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | st.just(""), inner, max_size=3),
+    | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_TEXT, inner, max_size=3),
     max_leaves=8,
 )
 

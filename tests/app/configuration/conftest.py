@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
+import yaml
 
 from app.configuration.files import load
 from app.configuration.records import Document, Plan
@@ -88,3 +90,15 @@ def lines(plan: Plan) -> list[str]:
 async def fetch(database: Database, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     async with database.connection() as connection:
         return [tuple(row) for row in await connection.fetch(statement, *values)]
+
+
+class Yaml12(yaml.SafeLoader):
+    """As editors read it: times, and words such as "no", are text."""
+
+    yaml_implicit_resolvers: ClassVar[Any] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))

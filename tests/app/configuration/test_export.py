@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import jsonschema_rs
 import yaml
@@ -21,6 +20,7 @@ from app.configuration.service import ConfigurationService
 from app.db.pool import Database
 from seed.service import seed_reference
 from tests.app.configuration.catalogs import NOW, catalogs
+from tests.app.configuration.conftest import Yaml12
 
 SCHEMA = jsonschema_rs.validator_for(build_schema())
 
@@ -46,7 +46,7 @@ def test_a_plan_of_an_export_finds_no_difference(snapshot: Snapshot) -> None:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_export_is_valid_by_the_published_schema(snapshot: Snapshot) -> None:
     text = write_document(snapshot, at=NOW, workspace_id="default")
-    errors = [str(error) for error in SCHEMA.iter_errors(yaml.load(text, _WithoutTimes))]
+    errors = [str(error) for error in SCHEMA.iter_errors(yaml.load(text, Yaml12))]
     assert errors == []
 
 
@@ -83,12 +83,3 @@ async def test_the_seeded_catalog_comes_back_whole(database: Database) -> None:
 def _usable(text: str) -> str:
     """A setting's name may be that of an infra model by chance, and its value no model."""
     return text.replace("\n  infra_model_", "\n  infra_modelx_")
-
-
-class _WithoutTimes(yaml.SafeLoader):
-    """As YAML 1.2 has it: a time is text."""
-
-    yaml_implicit_resolvers: Any = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }

@@ -17,9 +17,6 @@ from app.requests.records import AttemptResult, ModelRequestStatus, Outcome
 from tests.app.limits.queue import Queue
 
 FREE = CostReceipt(Decimal(0), "USD", ())
-DEEP: Any = []
-for _ in range(400):
-    DEEP = [DEEP]
 
 
 @dataclass
@@ -65,8 +62,6 @@ async def test_a_result_under_a_lost_lease_is_not_written(writing: Writing) -> N
     "values",
     [
         {"output": {"choices": ["\0"]}},
-        {"output": DEEP},
-        {"output": {"number": 2**70}},
         {"output_text": "\0"},
         {"finish_reason": "\0"},
         {"output_text": "\ud800"},
@@ -81,7 +76,8 @@ async def test_an_answer_that_cannot_be_stored_fails_its_request_and_keeps_its_c
     request = await writing.queue.get(poisoned.request_id)
     assert request.error["code"] == "INVALID_RESPONSE"
     assert "cannot be stored" in request.error["message"]
-    assert (request.input_tokens, request.cost_total) == (7, 0)
+    assert request.input_tokens == 7
+    assert request.cost_total == Decimal(0)
 
 
 async def test_counts_that_no_column_holds_fail_their_request_and_leave_the_reservation(writing: Writing) -> None:

@@ -89,7 +89,7 @@ def test_a_total_is_the_exact_sum_over_disjoint_parts(
     ) / 10**6
     assert receipt.total is not None
     assert Fraction(receipt.total) == expected
-    assert sum((line.amount for line in receipt.lines if line.amount is not None), Decimal(0)) == receipt.total
+    assert sum(Fraction(line.amount) for line in receipt.lines if line.amount is not None) == expected
 
 
 @given(usages())
@@ -110,7 +110,9 @@ def test_two_calls_cost_what_their_sum_costs(first: Usage, second: Usage, rate_i
         first.cache_write_tokens + second.cache_write_tokens,
     )
     parts = [priced(usage, rates).total for usage in (first, second)]
-    assert sum((part for part in parts if part is not None), Decimal(0)) == priced(together, rates).total
+    total = priced(together, rates).total
+    assert total is not None
+    assert sum(Fraction(part) for part in parts if part is not None) == Fraction(total)
 
 
 @given(usages(), prices, prices)

@@ -283,7 +283,7 @@ def test_unknown_field_of_a_client_reaches_only_models_that_allow_it() -> None:
     ("changes", "field"),
     [
         ({"max_tokens": ...}, "max_tokens"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"model": ""}, "model"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
@@ -349,6 +349,11 @@ def test_maximum_output_has_a_default_beyond_the_budget_to_think() -> None:
     assert rendered(ADAPTER, model_call(chat("Hi"), {"thinking": thinking}))["max_tokens"] == 6096
 
 
+@pytest.mark.parametrize("name", ["user", "safety_identifier"])
+def test_either_name_of_the_end_user_is_anthropics_user_id(name: str) -> None:
+    assert rendered(ADAPTER, model_call(chat("Hi"), {name: "u1"}))["metadata"] == {"user_id": "u1"}
+
+
 def test_effort_of_none_turns_thinking_off() -> None:
     body = rendered(ADAPTER, model_call(chat("Hi"), {"reasoning_effort": "none"}))
     assert body["thinking"] == {"type": "disabled"}
@@ -402,6 +407,8 @@ def test_data_url_is_sent_as_data() -> None:
         ({"reasoning_effort": "none", "thinking": {}}, "parameters.thinking"),
         ({"service_tier": "flex"}, "parameters.service_tier"),
         ({"thinking": "hard"}, "parameters.thinking"),
+        ({"modalities": ["text", "audio"]}, "parameters.modalities"),
+        ({"user": "a", "safety_identifier": "b"}, "parameters.safety_identifier"),
         ({"whatever": 1}, "parameters.whatever"),
     ],
 )

@@ -84,6 +84,7 @@ async def test_a_client_that_leaves_between_chunks_is_noticed(emulator: Emulator
     emulator.wait(ended=1, timeout_seconds=2)
     call = emulator.record()["calls"][0]
     assert (call["outcome"], call["status"]) == ("abandoned", 200)
+    assert (call["parts_sent"], call["parts"]) == (1, 8)
 
 
 async def test_an_invalid_body(http: httpx.AsyncClient) -> None:

@@ -448,6 +448,18 @@ async def test_a_video_is_polled_until_it_is_there(emulator: Emulator, client: o
 
 
 @OLD_VIDEO_API
+async def test_polls_and_model_lists_can_fail(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+    video = await client.videos.create(prompt="A cat runs")
+    emulator.configure(lookup_error=503)
+    with pytest.raises(openai.InternalServerError):
+        await client.videos.retrieve(video.id)
+    with pytest.raises(openai.InternalServerError):
+        await client.models.list()
+    emulator.configure(lookup_error=None)
+    assert (await client.videos.retrieve(video.id)).status == "in_progress"
+
+
+@OLD_VIDEO_API
 async def test_a_video_that_fails_says_why_and_is_not_billed(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.configure(job_fails=True, job_polls=1)
     video = await client.videos.create(prompt="A cat runs")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion
 
 from app.errors import ConnectionFailed, InvalidRequest, InvalidResponse, ProviderError, RateLimited
 from app.prices.records import Usage
@@ -33,7 +30,7 @@ from app.providers.messages import (
     ToolResult,
 )
 from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.operations import ChatOutput, ChatRequest, Choice, Chunk, FinishReason, StreamUsage, TextDelta
+from app.providers.operations import ChatOutput, ChatRequest, Choice, Chunk, FinishReason, TextDelta
 from app.providers.sse import EventDecoder
 from tests.app.providers.calls import answer, chat, collect, events, json_values, model_call, only_choice, rendered
 from tests.app.providers.calls import streamed as streamed_by
@@ -229,7 +226,10 @@ def test_answer_is_read_whole() -> None:
             {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]},
             [ToolCall("c", "f", "{")],
         ),
-        ({"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}, [ToolCall("call_req1_0_0", "f", '{"a":1}')]),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+            [ToolCall("call_req1_0_0", "f", '{"a":1}')],
+        ),
         (
             {
                 "content": [

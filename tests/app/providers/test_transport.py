@@ -19,8 +19,10 @@ from app.errors import (
     ProviderError,
 )
 from app.providers import transport as transport_module
-from app.providers.openai import OpenAIAdapter
-from app.providers.protocol import ModelCall, ModelResponse
+from app.providers.adapter import ModelCall, ModelResponse
+from app.providers.messages import Message, Role, Text
+from app.providers.openai_adapter import OpenAIAdapter
+from app.providers.operations import ChatOutput, ChatRequest
 from app.providers.transport import Transport
 from tests.emulator import Emulator
 
@@ -37,15 +39,28 @@ async def transport() -> AsyncIterator[Transport]:
 async def send(
     transport: Transport, base_url: str, *, timeout_seconds: float = 10, held_seconds: float = 10
 ) -> ModelResponse:
-    call = ModelCall("chat-1", base_url, SecretStr(KEY), {"input": "Hello"}, {}, "request-1")
-    send_by = time.monotonic() + held_seconds
-    return ADAPTER.parse(await transport.send(ADAPTER.render(call), timeout_seconds=timeout_seconds, send_by=send_by))
+    request = ChatRequest([Message(Role.USER, [Text("Hello")])])
+    call = ModelCall("chat-1", base_url, SecretStr(KEY), request, {}, "request-1")
+    response = await transport.send(
+        ADAPTER.render(call),
+        connect_seconds=10,
+        read_seconds=timeout_seconds,
+        send_by=time.monotonic() + held_seconds,
+    )
+    parsed = ADAPTER.parse(call, response)
+    assert isinstance(parsed, ModelResponse)
+    return parsed
+
+
+def text(response: ModelResponse) -> str:
+    assert isinstance(response.output, ChatOutput)
+    return response.output.choices[0].text
 
 
 async def test_an_answer_comes_through(transport: Transport, emulator: Emulator) -> None:
     emulator.configure("acme", input_tokens=11, output_tokens=7, reply="Good day")
     response = await send(transport, emulator.url("acme"))
-    assert response.output_text == "Good day"
+    assert text(response) == "Good day"
     assert response.usage is not None
     assert (response.usage.input_tokens, response.usage.output_tokens) == (11, 7)
     assert emulator.record("acme")["calls"][0]["key"] == "request-1"
@@ -69,7 +84,7 @@ async def test_a_fault_has_its_error(
     with pytest.raises(kind):
         await send(transport, emulator.url("acme"))
     emulator.configure("acme", fault=None, error=None)
-    assert (await send(transport, emulator.url("acme"))).output_text
+    assert text(await send(transport, emulator.url("acme")))
 
 
 @pytest.mark.parametrize("fault", ["hang", "hang_midway"])

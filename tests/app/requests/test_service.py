@@ -63,7 +63,8 @@ async def test_a_submission_becomes_a_waiting_request(requests: Requests) -> Non
         replace(SUBMISSION, parameters={"max_tokens": 7}, priority=3, deadline=deadline, metadata={"order": [1, "é"]})
     )
     assert (request.status, request.model_ref, request.model_id) == ("PENDING", "acme:chat-1", requests.row.model_id)
-    assert (request.payload, request.parameters) == ({"messages": HELLO}, {"max_tokens": 7})
+    assert request.payload["messages"] == [{"role": "user", "parts": [{"type": "text", "text": "Hello"}]}]
+    assert request.parameters == {"max_tokens": 7}
     assert (request.priority, request.deadline, request.metadata) == (3, deadline, {"order": [1, "é"]})
     assert request.attempt_count == 0
 

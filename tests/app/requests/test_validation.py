@@ -104,9 +104,9 @@ def test_what_is_within_bounds_is_taken(changes: dict[str, Any]) -> None:
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": "\0"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "x" * MAX_PAYLOAD_BYTES}]}, "messages"),
-        ({"messages": None, "input": "\0"}, "input"),
+        ({"messages": None, "input": "\0"}, "messages"),
         ({"messages": None, "input": ["a"]}, "input"),
-        ({"messages": None, "input": "x" * MAX_PAYLOAD_BYTES}, "input"),
+        ({"messages": None, "input": "x" * MAX_PAYLOAD_BYTES}, "messages"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_the_name_of_its_field(changes: dict[str, Any], field: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.providers.emulator.jobs import Jobs
-from app.providers.emulator.protocols.openai_audio import Speech, Transcription
+from app.providers.emulator.protocols.openai_audio import Speech, Transcription, Translation
 from app.providers.emulator.protocols.openai_chat import ChatCompletions
 from app.providers.emulator.protocols.openai_embeddings import Embeddings, Moderations
 from app.providers.emulator.protocols.openai_errors import write_error
@@ -47,8 +47,8 @@ _POSTS: dict[str, Operation[Any]] = {
     "/embeddings": Embeddings(),
     "/images/generations": Images(),
     "/audio/speech": Speech(),
-    "/audio/transcriptions": Transcription("transcription"),
-    "/audio/translations": Transcription("translation"),
+    "/audio/transcriptions": Transcription(),
+    "/audio/translations": Translation(),
     "/moderations": Moderations(),
     "/videos": Videos(),
 }

@@ -107,8 +107,7 @@ class TranscriptionCall(Call):
 class Transcription(Operation[TranscriptionCall]):
     """whisper-1 is billed by seconds, gpt-4o-transcribe by tokens; both say so."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name  # type: ignore[misc]  # one class, two operations
+    name = "transcription"
 
     def read(self, head: Head, body: bytes) -> TranscriptionCall:
         form = read_form(head.headers.get(b"content-type", b""), body)
@@ -161,6 +160,10 @@ class Transcription(Operation[TranscriptionCall]):
 
     def write_broken_stream(self, call: TranscriptionCall, refusal: Refusal, request_id: str) -> bytes:
         return b"data: " + write_error(refusal) + b"\n\n"
+
+
+class Translation(Transcription):
+    name = "translation"
 
 
 def _transcript_events(answer: Answer) -> list[bytes]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from app.access.authenticator import Authenticator
 from app.access.service import AccessService, AdminToken
@@ -28,6 +30,9 @@ from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
 from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
 from app.gateway.calls import GatewayCalls
+from app.observability.metrics import CallMetrics
+from app.observability.observation import Observer, Observers
+from app.observability.switch import tracing_is_switched_on
 from app.providers.registry import ADAPTERS
 from app.providers.transport import Transport
 from app.requests.events import RequestEvents
@@ -46,6 +51,7 @@ class Execution:
     snapshots: SnapshotHolder
     calls: Calls
     leases: LeaseKeeper
+    metrics: CollectorRegistry
 
 
 @asynccontextmanager
@@ -96,12 +102,15 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
         preparation = Preparation(adapters=ADAPTERS, default_max_output_tokens=config.default_max_output_tokens)
         transport = await stack.enter_async_context(Transport(max_connections=config.gateway_concurrency))
         leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
+        owner_id = process_id("api")
+        registry = CollectorRegistry()
+        observer = stack.enter_context(_observer(config, registry, owner_id))
         gateway = GatewayCalls(
-            owner_id=process_id("api"),
+            owner_id=owner_id,
             database=database,
             listener=listener,
             snapshots=snapshots,
-            calls=_calls(config, database, snapshots, transport, leases),
+            calls=_calls(config, database, snapshots, transport, leases, observer),
             leases=leases,
             concurrency=config.gateway_concurrency,
             lease_seconds=config.lease_seconds,
@@ -122,6 +131,7 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
             requests=RequestService(database, snapshots, preparation),
             preparation=preparation,
             gateway=gateway,
+            call_metrics=registry,
             request_events=events,
         )
 
@@ -143,18 +153,45 @@ async def open_execution(config: Config) -> AsyncIterator[Execution]:
         transport = await stack.enter_async_context(Transport(max_connections=config.worker_concurrency))
         stack.push_async_callback(listener.stop)
         leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
+        worker_id = process_id("worker")
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        observer = stack.enter_context(_observer(config, registry, worker_id))
         yield Execution(
-            worker_id=process_id("worker"),
+            worker_id=worker_id,
             database=database,
             listener=listener,
             snapshots=snapshots,
-            calls=_calls(config, database, snapshots, transport, leases),
+            calls=_calls(config, database, snapshots, transport, leases, observer),
             leases=leases,
+            metrics=registry,
         )
 
 
+@contextmanager
+def _observer(config: Config, registry: CollectorRegistry, instance_id: str) -> Iterator[Observer]:
+    """Metrics always; spans where OpenTelemetry's own variables name a collector."""
+    observers: list[Observer] = [CallMetrics(registry)]
+    if not tracing_is_switched_on():
+        yield Observers(observers)
+        return
+    from app.observability.tracing import CallTracing, tracer_provider
+
+    provider = tracer_provider(instance_id)
+    observers.append(CallTracing(provider.get_tracer("tollgate"), records_content=config.record_content))
+    try:
+        yield Observers(observers)
+    finally:
+        provider.shutdown()
+
+
 def _calls(
-    config: Config, database: Database, snapshots: SnapshotHolder, transport: Transport, leases: LeaseKeeper
+    config: Config,
+    database: Database,
+    snapshots: SnapshotHolder,
+    transport: Transport,
+    leases: LeaseKeeper,
+    observer: Observer,
 ) -> Calls:
     emulator = EmulatorEndpoints(config.emulator_url) if config.emulator_url is not None else None
     executor = Executor(
@@ -169,4 +206,4 @@ def _calls(
             total=config.call_timeout_seconds,
         ),
     )
-    return Calls(executor, Finisher(database), leases, ChunkLog(database))
+    return Calls(executor, Finisher(database), leases, ChunkLog(database), observer)

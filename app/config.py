@@ -42,6 +42,10 @@ class Config(BaseSettings):
     max_query_complexity: Annotated[int, Field(ge=1)] = 20_000
     max_body_bytes: Annotated[int, Field(ge=1024)] = 10 * 1024 * 1024
 
+    record_content: bool = False
+    """Puts prompts and answers into spans. They are in no log and no metric, ever."""
+    worker_metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where a worker serves /metrics, at `host`. Null: nowhere."""
     worker_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Calls that one worker process has under way at most, over all providers."""
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 30
@@ -61,7 +65,7 @@ class Config(BaseSettings):
     default_max_output_tokens: Annotated[int, Field(ge=1)] = 4096
     """Reserved for a call that names no maximum, of a model whose maximum is not known."""
 
-    @field_validator("database_url", "admin_token", "emulator_url", mode="before")
+    @field_validator("database_url", "admin_token", "emulator_url", "worker_metrics_port", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import asyncpg
 import structlog
+from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -113,7 +114,8 @@ class Application:
         return JSONResponse({"status": "ready", "catalogRevision": revision})
 
     async def _metrics(self, _request: Request) -> Response:
-        return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
+        calls = b"" if self._services is None else generate_latest(self._services.call_metrics)
+        return Response(self.metrics.render() + calls, media_type="text/plain; version=0.0.4")
 
 
 async def _healthz(_request: Request) -> Response:

@@ -19,7 +19,7 @@ from app.errors import ConfigurationError
 _GRACE_SECONDS = 5
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves the signals to whoever runs it, and says when it is ready."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -77,7 +77,7 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
         async def ready() -> AsyncIterator[ApiServices]:
             yield services
 
-        server = _Server(
+        server = Server(
             uvicorn.Config(
                 create_app(ready),
                 loop="uvloop",

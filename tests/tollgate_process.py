@@ -17,14 +17,15 @@ from typing import Self
 TOLLGATE = (sys.executable, "-m", "app.cli")
 READY = "Tollgate is ready at "
 _START_SECONDS = 120
+_NOT_INHERITED = {"DATABASE_URL", "ARGS", "MFLAGS"}
 
 
 def environment(data_dir: Path, **variables: str) -> dict[str, str]:
-    """The caller's, without what configures a Tollgate, and with `variables`."""
+    """The caller's, without what configures a Tollgate or comes from `make test`, and with `variables`."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("TOLLGATE_") and not name.endswith("_API_KEY") and name != "DATABASE_URL"
+        if not name.startswith(("TOLLGATE_", "MAKE")) and not name.endswith("_API_KEY") and name not in _NOT_INHERITED
     }
     return {**kept, "TOLLGATE_DATA_DIR": str(data_dir), "COLUMNS": "100", "NO_COLOR": "1", **variables}
 

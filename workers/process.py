@@ -11,6 +11,7 @@ import structlog
 
 from app.bootstrap import open_execution
 from app.config import Config
+from workers.metrics import serving_metrics
 from workers.worker import Worker
 
 _log = structlog.get_logger(__name__)
@@ -37,7 +38,8 @@ async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
         )
         await execution.listener.start()
         _log.info("worker_ready", worker_id=worker.worker_id, concurrency=config.worker_concurrency)
-        await worker.run(stop, drain_seconds=config.drain_seconds, hurry=hurry)
+        async with serving_metrics(config, execution.database, execution.metrics):
+            await worker.run(stop, drain_seconds=config.drain_seconds, hurry=hurry)
     _log.info("worker_stopped", worker_id=worker.worker_id)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry
+
 from app.access.authenticator import Authenticator
 from app.access.service import AccessService
 from app.catalog.service import CatalogService
@@ -33,4 +35,5 @@ class ApiServices:
     requests: RequestService
     preparation: Preparation
     gateway: GatewayCalls
+    call_metrics: CollectorRegistry
     request_events: RequestEvents

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from app.catalog import validation
 from app.catalog.records import LlmModel, LlmModelStatus, LlmModelType
 from app.configuration.export import HEADER, dump
+from app.configuration.interpolation import escape
 from app.errors import InvalidResponse, ValidationError
 
 _PAGE_SIZE: Final = 1000
@@ -30,7 +31,14 @@ _TYPES: Final = (
     (re.compile(r"dall-e|image|imagen|\bflux\b|stable-diffusion"), LlmModelType.IMAGE),
     (re.compile(r"code|devstral"), LlmModelType.CODE),
 )
-_CONTEXT_KEYS: Final = ("context_window", "context_length", "max_context_length", "max_model_len", "inputTokenLimit")
+_CONTEXT_KEYS: Final = (
+    "context_window",
+    "context_length",
+    "max_context_length",
+    "max_model_len",
+    "max_input_tokens",
+    "inputTokenLimit",
+)
 _OUTPUT_KEYS: Final = ("max_output_tokens", "max_completion_tokens", "max_tokens", "outputTokenLimit")
 
 
@@ -85,18 +93,19 @@ def propose(listed: Iterable[ListedModel], present: Sequence[LlmModel]) -> Propo
 
 def write_proposal(provider: str, proposal: Proposal) -> str:
     """A file to be read, changed and applied. What may be gone stands in comments: a list can leave aliases out."""
-    lines = [HEADER.rstrip(), f"# New models of {provider}. The provider tells no prices: add them."]
+    about = "New models of" if proposal.new else "No new models of"
+    tail = " The provider tells no prices: add them." if proposal.new else ""
     models = [_entry(model) for model in proposal.new]
-    document = {"providers": [{"name": provider, "models": models}]} if models else {"providers": []}
-    lines.append(dump(document).rstrip())
+    written = dump({"providers": [{"name": provider, "models": models or None}]}).removesuffix(" null\n").rstrip()
+    lines = [HEADER.rstrip(), f"# {about} {provider}.{tail}", written]
     if proposal.gone:
-        lines.append(f"# {provider} does not list these models of the catalog. Where one is gone, move it up:")
-        lines += [f"#       - {{modelId: {dump_inline(row.model_id)}, status: DEPRECATED}}" for row in proposal.gone]
+        lines.append(f"  # {provider} does not list these. Where one is gone, take away the #.")
+        lines += [f"  # - {{modelId: {_quoted(row.model_id)}, status: DEPRECATED}}" for row in proposal.gone]
     return "\n".join(lines) + "\n"
 
 
-def dump_inline(text: str) -> str:
-    return "'" + text.replace("${", "$${").replace("'", "''") + "'"
+def _quoted(text: str) -> str:
+    return "'" + escape(text).replace("'", "''") + "'"
 
 
 def _entry(model: ListedModel) -> dict[str, Any]:
@@ -171,10 +180,16 @@ def _models(body: Mapping[str, Any], key: str, id_key: str) -> Iterable[ListedMo
             model_id,
             _text(item, ("display_name", "displayName"), validation.MAX_DISPLAY_NAME) or model_id,
             _text(item, ("description",), validation.MAX_DESCRIPTION),
-            guess_type(model_id),
+            LlmModelType.EMBEDDING if "embedContent" in _methods(item) else guess_type(model_id),
             _count(item, _CONTEXT_KEYS),
             _count(item, _OUTPUT_KEYS),
         )
+
+
+def _methods(item: Mapping[str, Any]) -> Sequence[Any]:
+    """Google says what a model can be asked for."""
+    methods = item.get("supportedGenerationMethods")
+    return methods if isinstance(methods, list) else ()
 
 
 def _text(item: Mapping[str, Any], keys: Iterable[str], longest: int) -> str | None:

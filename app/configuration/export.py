@@ -34,7 +34,14 @@ def write_document(snapshot: Snapshot, *, at: datetime, workspace_id: str) -> st
 def dump(value: Mapping[str, Any]) -> str:
     """YAML that means the same to readers of YAML 1.1 and 1.2, with ${ escaped."""
     return str(
-        yaml.dump(_escaped(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1_000_000)
+        yaml.dump(
+            _escaped(value),
+            Dumper=_Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=False,
+            width=1_000_000,
+        )
     )
 
 

@@ -13,7 +13,6 @@ from app.configuration.document import price_path, print_time
 from app.configuration.records import Difference, NewPrice, Position, PriceEntry
 from app.money import print_decimal
 
-
 LIST_PRICE_FOLLOWS: Final = "in force already; the list price follows"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from app.execution.chunks import ChunkLog
 from app.execution.executor import Executor, Interruption
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
+from app.execution.observe import observation_of
 from app.limits.records import Claim, ClaimedRequest
+from app.observability.observation import Observer
 from app.requests.records import AttemptResult, ModelRequestStatus
 
 _log = structlog.get_logger(__name__)
@@ -46,11 +49,19 @@ class RunningCall:
 class Calls:
     """One per process."""
 
-    def __init__(self, executor: Executor, finisher: Finisher, leases: LeaseKeeper, chunks: ChunkLog) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        finisher: Finisher,
+        leases: LeaseKeeper,
+        chunks: ChunkLog,
+        observer: Observer | None = None,
+    ) -> None:
         self._executor = executor
         self._finisher = finisher
         self._leases = leases
         self._chunks = chunks
+        self._observer = observer
         self._calls: dict[tuple[str, str], RunningCall] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,12 +125,23 @@ class Calls:
                     may_repeat=may_repeat,
                 )
                 call.is_executing = False
+                called_at = time.monotonic()
                 if result is not None:
                     status = await self._finisher.finish(result)
                     if status is None:
                         _log.warning("lease_was_lost", outcome=result.outcome)
         finally:
             when_ended(result, status)
+        if self._observer is not None:
+            self._observer.attempt_ended(
+                observation_of(
+                    attempt,
+                    result,
+                    is_streamed=sink is not None,
+                    called_at=called_at,
+                    ended_at=time.monotonic(),
+                )
+            )
 
     def _end(self, key: tuple[str, str], claim: ClaimedRequest, task: asyncio.Task[None]) -> None:
         self._leases.release(claim)

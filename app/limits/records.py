@@ -33,6 +33,7 @@ class ClaimedRequest:
     reserved_tokens: int
     is_streamed: bool = False
     has_fallback: bool = False
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ def read_claim(rows: Sequence[Record], provider_id: str) -> Claim | None:
                 reserved_tokens=row["reserved_tokens"],
                 is_streamed=row["is_streamed"],
                 has_fallback=row["has_fallback"],
+                created_at=row["created_at"],
             )
         )
     if summary is None:

@@ -8,7 +8,7 @@ https://openrouter.ai/docs/use-cases/reasoning-tokens has them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -69,9 +69,17 @@ class _ImageUrl(Struct, forbid_unknown_fields=True):
     detail: str | None = None
 
 
-class _Part(Struct):
+class _CacheControl(Struct, forbid_unknown_fields=True):
+    """Anthropic's word for what to keep, as clients of other gateways write it: LiteLLM's and OpenRouter's do."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] = "5m"
+
+
+class _Part(Struct, forbid_unknown_fields=True):
     type: str
     text: str | None = None
+    cache_control: _CacheControl | None = None
     refusal: str | None = None
     image_url: _ImageUrl | None = None
 
@@ -216,10 +224,12 @@ def _content(content: str | list[_Part] | None, field: str, *, images: bool = Fa
     parts: list[Part] = []
     for index, part in enumerate(content):
         where = f"{field}.content[{index}]"
+        cache_ttl = part.cache_control.ttl if part.cache_control is not None else None
         if part.type == "text" and part.text is not None:
-            parts.append(Text(part.text))
+            parts.append(Text(part.text, cache_ttl))
         elif part.type == "image_url" and part.image_url is not None and images:
-            parts.append(image_of(part.image_url.url, part.image_url.detail, f"{where}.image_url.url"))
+            image = image_of(part.image_url.url, part.image_url.detail, f"{where}.image_url.url")
+            parts.append(msgspec.structs.replace(image, cache_ttl=cache_ttl))
         else:
             raise ValidationError(f"{where}.type", part.type, "text or image_url" if images else "text")
     return parts

@@ -101,7 +101,7 @@ def _render(call: ModelCall) -> WireRequest:
     if effort is not None:
         body["reasoning"] = {"effort": effort}
         if effort != "none":
-            # Models that do not reason refuse to be asked for it.
+            # Models that do not reason refuse to be asked: https://github.com/pydantic/pydantic-ai/issues/3326
             body["include"] = ["reasoning.encrypted_content"]
     body.setdefault("store", False)
     body["model"] = call.model_id
@@ -157,6 +157,7 @@ def _assistant_item(part: Part, where: str) -> dict[str, Any]:
         case ToolCall():
             return {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments}
         case Reasoning(signature=str()):
+            # Without its id, which would be looked up in the store: https://github.com/vercel/ai/issues/7543
             summary = [{"type": "summary_text", "text": part.text}] if part.text else []
             return {"type": "reasoning", "summary": summary, "encrypted_content": part.signature}
         case Reasoning():

@@ -19,16 +19,21 @@ REDACTED: Final = "redacted:"
 """What `encrypted_content` of a reasoning item begins with, so that it is known again when it comes back."""
 
 
-class _Content(Struct):
+class _Content(Struct, forbid_unknown_fields=True):
+    """`annotations` and `logprobs` of an answer's text may come back."""
+
     type: str
     text: str | None = None
     refusal: str | None = None
     image_url: str | None = None
     detail: str | None = None
+    file_id: None = None
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
 
 
-class _Item(Struct):
-    """Any item; `type` is left out of messages. `id` and `status` of an answer's items may come back."""
+class _Item(Struct, forbid_unknown_fields=True):
+    """Any item; `type` is left out of messages. What the SDK has of an answer's items may come back."""
 
     type: str = "message"
     role: str | None = None
@@ -39,6 +44,12 @@ class _Item(Struct):
     output: str | list[_Content] | None = None
     summary: list[_Content] | None = None
     encrypted_content: str | None = None
+    id: str | None = None
+    status: str | None = None
+    phase: None = None
+    caller: None = None
+    namespace: None = None
+    async_: None = None
 
 
 _ROLES: Final = {"user": Role.USER, "system": Role.SYSTEM, "developer": Role.SYSTEM, "assistant": Role.ASSISTANT}

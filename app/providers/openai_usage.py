@@ -33,6 +33,7 @@ def _chat_counts(usage: Mapping[str, Any]) -> Usage | None:
     # DeepSeek names its cached tokens on the top level: https://api-docs.deepseek.com/guides/kv_cache
     cached = prompt.get("cached_tokens")
     cache_read_tokens = _count(cached if cached is not None else usage.get("prompt_cache_hit_tokens") or 0)
+    # Written tokens are none of the read ones: https://developers.openai.com/api/docs/guides/prompt-caching
     cache_write_tokens = _count(prompt.get("cache_write_tokens") or 0)
     reasoning_tokens = _count(completion.get("reasoning_tokens") or 0)
     # xAI and Gemini leave reasoning out of completion_tokens, not out of total_tokens, and bill it as output:

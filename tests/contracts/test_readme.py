@@ -91,7 +91,7 @@ def expect_of(guide: str, output: str) -> None:
 
 
 def make_variables(guide: str, checkout: Path) -> dict[str, str]:
-    """With CI=true, README's first command installs from the lock as for a newcomer; else this environment stands in."""
+    """With CI=true README's first command installs from the lock as a newcomer's; else this environment stands in."""
     if os.environ.get("CI") == "true" and guide == "README.md":
         return {"PYTHON": sys.executable}
     (checkout / ".venv").symlink_to(sys.prefix)

@@ -271,7 +271,7 @@ CREATE FUNCTION claim_requests(p_provider_id text, p_worker_id text, p_capacity 
 RETURNS TABLE (
   request_id text, lease_id text, attempt integer, max_attempts integer, workspace_id text, model_id text, model_ref text,
   payload jsonb, parameters jsonb, deadline timestamptz, started_at timestamptz, reserved_tokens integer,
-  is_streamed boolean, has_fallback boolean,
+  is_streamed boolean, has_fallback boolean, created_at timestamptz,
   wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision,
   catalog_revision bigint, permits_left bigint
 ) LANGUAGE plpgsql
@@ -403,7 +403,7 @@ BEGIN
        WHERE r.id = a.id
       RETURNING r.id, r.lease_id, r.attempt_count, r.max_attempts, r.workspace_id, r.model_id, r.model_ref,
                 CASE WHEN p_owner_id IS NULL THEN r.payload END, CASE WHEN p_owner_id IS NULL THEN r.parameters END,
-                r.deadline, r.lease_started_at, r.reserved_tokens, r.is_streamed, cardinality(r.fallback_model_ids) > 0,
+                r.deadline, r.lease_started_at, r.reserved_tokens, r.is_streamed, cardinality(r.fallback_model_ids) > 0, r.created_at,
                 NULL::double precision, NULL::double precision, NULL::double precision, NULL::bigint, NULL::bigint;
     v_changed := v_changed || v_ids;
   END IF;
@@ -439,7 +439,7 @@ BEGIN
   SELECT least(v_next, min(deadline)) INTO v_next FROM model_requests
    WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline IS NOT NULL AND deadline > v_now;
   RETURN QUERY SELECT NULL::text, NULL::text, NULL::integer, NULL::integer, NULL::text, NULL::text, NULL::text, NULL::jsonb, NULL::jsonb,
-    NULL::timestamptz, v_now, NULL::integer, NULL::boolean, NULL::boolean,
+    NULL::timestamptz, v_now, NULL::integer, NULL::boolean, NULL::boolean, NULL::timestamptz,
     CASE WHEN v_next IS NOT NULL THEN greatest(0, extract(epoch FROM v_next - clock_timestamp())) END::double precision, -- greatest() passes over a null
     (v_state.delivery_milliseconds / 1000.0)::double precision,
     extract(epoch FROM v_read - v_called)::double precision,
@@ -453,7 +453,7 @@ CREATE FUNCTION submit_and_claim(p_requests jsonb, p_owner_id text, p_capacity i
 RETURNS TABLE (
   provider_id text, request_id text, lease_id text, attempt integer, max_attempts integer, workspace_id text, model_id text,
   model_ref text, payload jsonb, parameters jsonb, deadline timestamptz, started_at timestamptz, reserved_tokens integer,
-  is_streamed boolean, has_fallback boolean,
+  is_streamed boolean, has_fallback boolean, created_at timestamptz,
   wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision,
   catalog_revision bigint, permits_left bigint
 ) LANGUAGE plpgsql AS $$

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ from app.errors import (
     RateLimited,
 )
 from app.prices.records import Usage
+from app.providers.adapter import ModelResponse
+from app.providers.anthropic import AnthropicMessagesDialect
+from app.providers.collect import Collector
+from app.providers.dialect import Dialect
 from app.providers.messages import (
     FormatKind,
     Image,
@@ -38,6 +43,8 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
+from app.providers.openai_chat_dialect import OpenAIChatDialect
+from app.providers.openai_responses import OpenAIResponsesDialect
 from app.providers.operations import (
     ChatRequest,
     EmbeddingOutput,
@@ -59,8 +66,8 @@ from app.providers.operations import (
     VideoRequest,
 )
 from app.providers.transport import Transport
-from tests.app.providers.calls import chat, only_choice
-from tests.app.providers.conformance import ANTHROPIC, COHERE, GOOGLE, OPENAI, PROTOCOLS, Caller, Protocol
+from tests.app.providers.calls import ANSWERED, answer, chat, collect, model_call, only_choice, streamed
+from tests.app.providers.conformance import ANTHROPIC, COHERE, GOOGLE, OPENAI, PROTOCOLS, RESPONSES, Caller, Protocol
 from tests.emulator import Emulator
 
 LIMITS = {"max_tokens": 100}
@@ -207,6 +214,94 @@ async def test_several_chunks_come_as_they_are_sent(caller: Caller) -> None:
     texts = [chunk.text for chunk in await caller.chunks(chat("Hello"), LIMITS) if isinstance(chunk, TextDelta)]
     assert len(texts) == 4
     assert "".join(texts) == "one two three four five six"
+
+
+# --- across protocols ---
+
+
+@dataclass(frozen=True)
+class Client:
+    """A dialect, and how a client of its protocol reads what it writes. `asks` is all but model and stream."""
+
+    dialect: Dialect
+    reader: Protocol
+    asks: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return type(self.dialect).__name__
+
+
+FUNCTION = {"name": "weather", "description": "Says the weather.", "parameters": WEATHER.parameters}
+CLIENTS = (
+    Client(
+        OpenAIChatDialect(),
+        OPENAI,
+        {
+            "messages": [{"role": "user", "content": "The weather?"}],
+            "tools": [{"type": "function", "function": FUNCTION}],
+            "max_tokens": 100,
+            "stream_options": {"include_usage": True},
+        },
+    ),
+    Client(
+        OpenAIResponsesDialect(),
+        RESPONSES,
+        {"input": "The weather?", "tools": [{"type": "function", **FUNCTION}], "max_output_tokens": 100},
+    ),
+    Client(
+        AnthropicMessagesDialect(),
+        ANTHROPIC,
+        {
+            "messages": [{"role": "user", "content": "The weather?"}],
+            "tools": [
+                {"name": "weather", "description": "Says the weather.", "input_schema": WEATHER.parameters},
+            ],
+            "max_tokens": 100,
+        },
+    ),
+)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=str)
+async def test_client_of_any_protocol_gets_the_answer_of_any_other(caller: Caller, client: Client) -> None:
+    caller.emulator.configure(
+        reply="I look it up.",
+        tool_call=[{"name": "weather", "arguments": {"city": "Oslo"}}],
+        input_tokens=1000,
+        cached_tokens=600,
+        output_tokens=50,
+    )
+    asks = {name: value for name, value in client.asks.items() if caller.streams or name != "stream_options"}
+    body = json.dumps({"model": "a:b", "stream": caller.streams, **asks}).encode()
+    asked = client.dialect.decode(body, {})
+    assert asked.request == chat("The weather?", tools=[WEATHER])
+    assert asked.parameters == LIMITS
+
+    model_call_of_client = model_call(chat("The weather?"), stream=caller.streams)
+    if caller.streams:
+        collector = Collector()
+        writer = client.dialect.stream_writer(asked, ANSWERED)
+        wire = writer.start()
+        for chunk in await caller.chunks(asked.request, asked.parameters):
+            collector.add(chunk)
+            wire += writer.write(chunk)
+        given = collector.response()
+        assert given.usage is not None
+        wire += writer.end(given.usage)
+        got = collect(streamed(client.reader.adapter, model_call_of_client, wire)).response()
+    else:
+        given = await caller.call(asked.request, asked.parameters)
+        assert given.usage is not None
+        encoded, _ = client.dialect.encode(asked, given, given.usage, ANSWERED)
+        read = client.reader.adapter.parse(model_call_of_client, answer(encoded))
+        assert isinstance(read, ModelResponse)
+        got = read
+    sent, found = only_choice(given.output), only_choice(got.output)
+    assert (found.text, found.finish_reason) == (sent.text, FinishReason.TOOL_CALLS)
+    assert [(call.id, call.name, json.loads(call.arguments)) for call in found.tool_calls] == [
+        (sent.tool_calls[0].id, "weather", {"city": "Oslo"})
+    ]
+    assert got.usage == given.usage
 
 
 # --- errors and faults ---

@@ -127,6 +127,18 @@ def test_conversation_is_read_whole() -> None:
     ]
 
 
+def test_parts_may_be_marked_for_the_cache() -> None:
+    control = {"type": "ephemeral"}
+    image = {
+        "type": "image_url",
+        "image_url": {"url": "https://a.test/b.png"},
+        "cache_control": {**control, "ttl": "1h"},
+    }
+    assert messages({"role": "user", "content": [{"type": "text", "text": "a", "cache_control": control}, image]}) == [
+        Message(Role.USER, [Text("a", "5m"), Image(url="https://a.test/b.png", cache_ttl="1h")])
+    ]
+
+
 def test_tools_and_format_are_read() -> None:
     function = {"name": "weather", "description": "d", "parameters": SCHEMA, "strict": True}
     call = decode(
@@ -174,6 +186,10 @@ def test_request_survives_the_adapter_and_the_dialect(part: Part) -> None:
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "a", "mood": "b"}]}, "messages[0].mood"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0].content[0].type"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "mood": "b"}]}]},
+            "messages[0].content[0].mood",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": "a", "tool_calls": [{"id": "c"}]}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),

@@ -162,7 +162,7 @@ def test_items_become_messages_and_an_assistant_s_in_a_row_are_one() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
-            "input[0].content[0].type",
+            "input[0].content[0].file_id",
         ),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
         ({"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}]}, "input[0].encrypted_content"),
@@ -233,7 +233,7 @@ def test_an_answer_s_items_may_come_back_as_they_were_given() -> None:
         Refusal("b"),
         ToolCall("c", "f", "{}"),
     ]
-    given_back = [item.model_dump(exclude_none=True) for item in encoded(*parts).output]
+    given_back = [item.model_dump() for item in encoded(*parts).output]
     assert messages(*given_back) == [Message(Role.ASSISTANT, parts)]
 
 

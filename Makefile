@@ -8,7 +8,8 @@ UPGRADE ?=
 
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
-TRUE := $(shell command -v true) # stands in for Prisma's engines, of which none is used
+# Stands in for Prisma's engines, of which none is used.
+TRUE := $(firstword $(wildcard /bin/true /usr/bin/true))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	$(if $(UPGRADE),--upgrade) pyproject.toml

@@ -39,6 +39,7 @@ from app.requests.events import RequestEvents
 from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 from app.settings.service import SettingsService
+from app.usage.service import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
             leases=leases,
             concurrency=config.gateway_concurrency,
             lease_seconds=config.lease_seconds,
+            max_waiting=config.gateway_max_waiting,
         )
         await listener.start()
         stack.push_async_callback(listener.stop)
@@ -130,6 +132,7 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
             access=AccessService(database, authenticator),
             requests=RequestService(database, snapshots, preparation),
             preparation=preparation,
+            usage=UsageService(database, snapshots),
             gateway=gateway,
             call_metrics=registry,
             request_events=events,

@@ -58,8 +58,12 @@ class Config(BaseSettings):
     """Calls that one API process has under way at most for clients of the gateway."""
     gateway_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 60
     """How long such a call waits for a permit before it is answered 429, where its client does not say."""
+    gateway_max_waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Clients that may wait for permits at one API process; more are answered 503 at once."""
+    gateway_max_body_bytes: Annotated[int, Field(ge=1024, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
+    """Of one call of the gateway, which may hold images or sound."""
     drain_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30
-    """How long a worker that is told to stop lets its calls finish before it gives them back."""
+    """How long a process that is told to stop lets its calls finish before it gives them back."""
     emulator_url: str | None = None
     """Null: calls go where the catalog says. Else every provider's calls go to this provider emulator."""
     default_max_output_tokens: Annotated[int, Field(ge=1)] = 4096

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import asyncpg
 import structlog
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
@@ -20,6 +19,7 @@ from app.api.http import GraphQLHttp
 from app.api.metrics import Metrics
 from app.api.services import ApiServices
 from app.api.websocket import GraphQLWebSocket
+from app.db.trouble import DATABASE_TROUBLE
 from app.errors import DatabaseUnavailable, Unauthenticated
 from app.gateway.routes import Gateway
 from app.schema import RECORD_TYPES, schema
@@ -108,7 +108,7 @@ class Application:
             async with self._services.database.connection() as connection:
                 await connection.execute("SELECT 1", timeout=5)
             revision = self._services.snapshots.current.revision
-        except (DatabaseUnavailable, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (DatabaseUnavailable, *DATABASE_TROUBLE) as error:
             _log.warning("not_ready", error=str(error))
             return JSONResponse({"status": "the database does not answer"}, 503)
         return JSONResponse({"status": "ready", "catalogRevision": revision})

@@ -21,6 +21,7 @@ from app.catalog.graphql import CatalogMutation, CatalogQuery, CatalogSubscripti
 from app.prices.graphql import PricesQuery
 from app.requests.graphql import RequestsMutation, RequestsQuery, RequestsSubscription
 from app.settings.graphql import SettingsMutation, SettingsQuery
+from app.usage.graphql import UsageQuery
 
 SDL: Final = Path(__file__).with_name("schema.graphql")
 
@@ -28,7 +29,7 @@ RECORD_TYPES: Final = frozenset({"LlmProvider", "LlmModel", "SystemSetting"})
 """The object types whose sources are the snapshot's own records."""
 
 schema: Final = strawberry.Schema(
-    query=merge_types("Query", (CatalogQuery, SettingsQuery, RequestsQuery, PricesQuery, AccessQuery)),
+    query=merge_types("Query", (CatalogQuery, SettingsQuery, RequestsQuery, PricesQuery, UsageQuery, AccessQuery)),
     mutation=merge_types("Mutation", (CatalogMutation, SettingsMutation, RequestsMutation, AccessMutation)),
     subscription=merge_types("Subscription", (RequestsSubscription, CatalogSubscription)),
     types=[Error],

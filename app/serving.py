@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -86,7 +87,7 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
                 access_log=False,
                 log_config=None,
                 server_header=False,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_graceful_shutdown=math.ceil(config.drain_seconds) + _GRACE_SECONDS,
             )
         )
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http server")
@@ -100,4 +101,5 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
             yield
         finally:
             server.should_exit = True
-            await asyncio.gather(task, return_exceptions=True)
+            # No new connections from now on; the gateway's running calls may end.
+            await asyncio.gather(services.gateway.drain(seconds=config.drain_seconds), task, return_exceptions=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import asyncpg
 import structlog
 
 from app.access import repository
@@ -15,9 +14,8 @@ from app.access.records import AccessToken, Identity, TokenId, WorkspaceId
 from app.access.tokens import MAX_LENGTH, hash_token, same_hash
 from app.db.listen import ACCESS, Listener
 from app.db.pool import Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.errors import DatabaseUnavailable, Unauthenticated
-
-_DATABASE_TROUBLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -83,7 +81,7 @@ class Authenticator:
                 await self.refresh(self._announced)
                 return self._look_up(token)
             return await self._ask_database(token)
-        except _DATABASE_TROUBLE as error:
+        except DATABASE_TROUBLE as error:
             raise DatabaseUnavailable(f"access tokens cannot be checked: {type(error).__name__}") from None
 
     async def refresh(self, at_least: int | None = None) -> None:
@@ -137,7 +135,7 @@ class Authenticator:
                 # A notice comes after its commit, so what was read just now is all there is.
                 if self._revision < announced == self._announced:
                     self._announced = self._revision
-        except _DATABASE_TROUBLE as error:
+        except DATABASE_TROUBLE as error:
             # Nothing is lost: until a refresh succeeds, each authentication attempts one.
             _log.warning("access_refresh_failed", error=str(error))
 

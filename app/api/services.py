@@ -18,6 +18,7 @@ from app.requests.events import RequestEvents
 from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 from app.settings.service import SettingsService
+from app.usage.service import UsageService
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class ApiServices:
     access: AccessService
     requests: RequestService
     preparation: Preparation
+    usage: UsageService
     gateway: GatewayCalls
     call_metrics: CollectorRegistry
     request_events: RequestEvents

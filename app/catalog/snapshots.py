@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import asyncpg
 import structlog
 
 from app.catalog import repository
 from app.catalog.snapshot import Snapshot
 from app.db.listen import CATALOG, Listener
 from app.db.pool import Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.errors import DatabaseUnavailable
 
 _POLL_SECONDS = 1.0
-_DATABASE_TROUBLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -103,7 +102,7 @@ class SnapshotHolder:
                 # A notice comes after its commit, so what was read just now is all there is.
                 if self.current.revision < announced == self._announced:
                     self._announced = self.current.revision
-        except _DATABASE_TROUBLE as error:
+        except DATABASE_TROUBLE as error:
             _log.warning("catalog_refresh_failed", error=str(error), retry_seconds=self._poll_seconds)
 
     async def _on_connect(self) -> None:
@@ -121,5 +120,5 @@ class SnapshotHolder:
                 continue
             try:
                 await self.refresh()
-            except _DATABASE_TROUBLE as error:
+            except DATABASE_TROUBLE as error:
                 _log.warning("catalog_refresh_failed", error=str(error), retry_seconds=self._poll_seconds)

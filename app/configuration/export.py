@@ -21,6 +21,7 @@ from app.money import print_decimal
 SCHEMA_FILE: Final = "tollgate.schema.json"
 HEADER: Final = f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
 _BREAKS: Final = frozenset("\x85\u2028\u2029\ufeff")
+_NEVER_FOLDED: Final = 1_000_000
 _STRING: Final = "tag:yaml.org,2002:str"
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 import structlog
 
+from app.db.trouble import DATABASE_TROUBLE
+
 CATALOG = "tollgate_catalog"
 """Payload: the catalog's new revision."""
 ACCESS = "tollgate_access"
@@ -113,7 +115,7 @@ class Listener:
             except TimeoutError:
                 try:
                     await connection.execute("SELECT 1", timeout=_PROBE_SECONDS)
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                except DATABASE_TROUBLE:
                     connection.terminate()
                     return
 

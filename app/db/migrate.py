@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 
 from app.db.pool import Connection, Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.errors import DatabaseUnavailable, MigrationError
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "prisma" / "migrations"
@@ -109,12 +110,12 @@ async def _locked_connection(dsn: str) -> AsyncIterator[Connection]:
     """A connection of its own, whose end releases the lock whatever happens."""
     try:
         connection = await asyncpg.connect(dsn, timeout=10, server_settings={"application_name": "tollgate migrate"})
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DATABASE_TROUBLE as error:
         raise DatabaseUnavailable(f"the database does not answer: {error}") from None
     try:
         await _lock(connection)
         yield connection
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DATABASE_TROUBLE as error:
         raise MigrationError(f"the schema cannot be migrated: {error}") from error
     finally:
         await connection.close(timeout=5)

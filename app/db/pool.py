@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
+from app.db.trouble import DATABASE_TROUBLE
 from app.errors import DatabaseUnavailable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -59,7 +60,7 @@ class Database:
             raise DatabaseUnavailable(
                 "DATABASE_URL is not a usable PostgreSQL URL: postgresql://user:password@host:5432/database"
             ) from None
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_TROUBLE as error:
             raise DatabaseUnavailable(f"the database does not answer: {_reason(error)}") from None
         async with pool.acquire() as connection:
             version = connection.get_server_version()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import asyncpg
 import structlog
 
 from app.db.pool import Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.execution.attempt import ChunkSink
 from app.limits.records import ClaimedRequest
 from app.providers.operations import Chunk
@@ -65,5 +65,5 @@ class ChunkLog:
             try:
                 async with self._database.transaction() as connection:
                     await repository.append_chunks(connection, groups)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DATABASE_TROUBLE as error:
                 _log.warning("chunks_not_written", requests=len(groups), error=str(error))

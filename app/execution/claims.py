@@ -7,20 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import asyncpg
 import structlog
 
 from app.catalog.snapshot import Snapshot
 from app.catalog.snapshots import SnapshotHolder
 from app.db.listen import WORK, Listener
 from app.db.pool import Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.limits import repository
 from app.limits.records import Claim
 
 MAX_CLAIM: Final = 200
 _RETRY_SECONDS: Final = 0.5
 _LAST_CLAIM_SECONDS: Final = 5.0
-_DATABASE_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _log = structlog.get_logger(__name__)
 
@@ -132,7 +131,7 @@ class ClaimLoop:
                     lease_seconds=self._lease_seconds,
                     owner_id=self._owner_id,
                 )
-        except _DATABASE_TROUBLE as error:
+        except DATABASE_TROUBLE as error:
             _log.warning("claim_failed", provider_id=provider_id, error=str(error), retry_seconds=_RETRY_SECONDS)
             self._set_due(provider_id, time.monotonic() + _RETRY_SECONDS)
             return

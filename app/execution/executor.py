@@ -9,10 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-import asyncpg
 import structlog
 
 from app.catalog.snapshots import SnapshotHolder
+from app.db.trouble import DATABASE_TROUBLE
 from app.errors import CallCancelled, CallTimeout, ConnectionFailed, InvalidResponse, PermitExpired, ProviderError
 from app.execution import steps
 from app.execution.attempt import Attempt, ChunkSink, Progress, Timeouts
@@ -104,7 +104,7 @@ class Executor:
             return
         try:
             await self._snapshots.refresh(at_least=catalog_revision)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DATABASE_TROUBLE:
             raise PermitExpired("the catalog could not be read before the call") from None
 
     def _resolved(self, attempt: Attempt) -> Attempt:

@@ -11,14 +11,13 @@ import asyncpg
 import structlog
 
 from app.db.pool import Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.requests import repository
 from app.requests.records import AttemptError, AttemptResult, ModelRequestStatus, Outcome
 
 MAX_GROUP: Final = 500
 _RETRY_SECONDS: Final = 0.2
 _MAX_RETRY_SECONDS: Final = 5.0
-_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""The database is away, or busy: the same write may succeed later."""
 _REFUSAL: Final = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -75,7 +74,7 @@ class Finisher:
             try:
                 statuses = await self._write([result for result, _ in group])
             except Exception as error:  # noqa: BLE001 - no result, whatever is in it, may end the writer of all others
-                if isinstance(error, _TROUBLE) and not isinstance(error, _REFUSAL):
+                if isinstance(error, DATABASE_TROUBLE) and not isinstance(error, _REFUSAL):
                     _log.warning("finish_failed", requests=len(group), error=str(error), retry_seconds=delay)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, _MAX_RETRY_SECONDS)

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import asyncpg
 import structlog
 
 from app.db.pool import Database
+from app.db.trouble import DATABASE_TROUBLE
 from app.execution.executor import Interruption
 from app.limits import repository
 from app.limits.records import ClaimedRequest, LeaseId
@@ -83,7 +83,7 @@ class LeaseKeeper:
             if self._held:
                 try:
                     await self._renew()
-                except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                except DATABASE_TROUBLE as error:
                     _log.warning("renew_failed", leases=len(self._held), error=str(error))
 
     async def _renew(self) -> None:

@@ -16,9 +16,18 @@ import asyncpg
 import structlog
 
 from app.catalog.snapshots import SnapshotHolder
-from app.db.listen import CANCEL, Listener
+from app.db.listen import CANCEL, REQUESTS, Listener
 from app.db.pool import Database
-from app.errors import DatabaseUnavailable, NotFound
+from app.db.trouble import DATABASE_TROUBLE
+from app.errors import (
+    CallCancelled,
+    DatabaseUnavailable,
+    LeaseLost,
+    NotFound,
+    ProviderUnavailable,
+    RateLimited,
+    TollgateError,
+)
 from app.execution.attempt import Attempt
 from app.execution.calls import Calls, RunningCall
 from app.execution.claims import ClaimLoop
@@ -31,7 +40,11 @@ from app.requests import repository
 from app.requests.records import AttemptResult, ModelRequestStatus, NewRequest
 
 MAX_GROUP: Final = 200
-_DATABASE_TROUBLE: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+MAX_WAITING_BYTES: Final = 512 * 1024 * 1024
+"""Of the requests of all calls that wait or run."""
+
+_REFUSAL: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""Of the trouble, what comes back with the same rows."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +71,8 @@ class LiveCall:
     since: float = field(default_factory=time.monotonic)
     running: RunningCall | None = None
     is_cancelled: bool = False
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its row is there, and the first claim for it was made."""
 
     def may_repeat(self) -> bool:
         return self.chunks is None or not self.chunks.has_delivered
@@ -77,16 +92,23 @@ class GatewayCalls:
         leases: LeaseKeeper,
         concurrency: int,
         lease_seconds: float,
+        max_waiting: int,
     ) -> None:
         self.owner_id = owner_id
         self._database = database
         self._calls = calls
         self._lease_seconds = lease_seconds
         self._concurrency = concurrency
+        self._max_waiting = max_waiting
+        self._bytes = 0
+        self._is_stopping = False
         self._live: dict[str, LiveCall] = {}
         self._new: list[LiveCall] = []
         self._wake = asyncio.Event()
         self._waits: dict[str, float | None] = {}
+        self._doubtful: set[str] = set()
+        """Calls that wait here, whose rows were changed by somebody else."""
+        self._doubt = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._claims = ClaimLoop(
             worker_id=owner_id,
@@ -100,6 +122,8 @@ class GatewayCalls:
             take=self._take,
         )
         listener.subscribe(CANCEL, leases.request_cancel)
+        listener.subscribe(REQUESTS, self._suspect)
+        listener.on_connect(self._suspect_all)
 
     def __len__(self) -> int:
         """Calls that wait or run."""
@@ -112,22 +136,43 @@ class GatewayCalls:
             asyncio.create_task(self._submit_groups(), name="gateway submissions"),
             asyncio.create_task(self._claims.run(), name="gateway claims"),
             asyncio.create_task(self._live_on(), name="gateway owner"),
+            asyncio.create_task(self._watch_ends(), name="gateway ends"),
         ]
 
+    async def drain(self, *, seconds: float) -> None:
+        """Refuses what waits and what comes from now on, and lets running calls end for `seconds`."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        await self._claims.stop(self._tasks[1])
+        await self._turn_away([call for call in self._live.values() if call.running is None])
+        await self._calls.drain(seconds=seconds, write_seconds=self._lease_seconds, hurry=asyncio.Event())
+        # What was interrupted, and would have been tried again.
+        await self._turn_away(list(self._live.values()))
+
     async def stop(self, *, drain_seconds: float) -> None:
-        """Lets running calls end; those that wait are cancelled by their clients' connections closing."""
-        submitting, claiming, living = self._tasks
-        await self._claims.stop(claiming)
-        await self._calls.drain(seconds=drain_seconds, write_seconds=self._lease_seconds, hurry=asyncio.Event())
-        for task in (submitting, living):
+        await self.drain(seconds=drain_seconds)
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(submitting, living, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._calls.stop_services()
         async with self._database.connection() as connection:
             await repository.remove_owner(connection, self.owner_id)
 
     def submit(self, row: NewRequest, request: OperationRequest, *, stream: bool) -> LiveCall:
-        """Starts waiting for a permit. The caller awaits `admitted` and `ended`, or gives up with `cancel`."""
+        """Starts waiting for a permit. The caller awaits `admitted` and `ended`, or gives up with `cancel`.
+
+        Raises ProviderUnavailable where this process takes no more.
+        """
+        if self._is_stopping:
+            raise _stopping()
+        size = len(row.payload)
+        waiting = len(self._live) - len(self._calls)
+        if waiting >= self._max_waiting or (self._live and self._bytes + size > MAX_WAITING_BYTES):
+            raise ProviderUnavailable(
+                f"the gateway is full: {waiting} calls wait at it", http_status=503, retry_after_seconds=1
+            )
+        self._bytes += size
         loop = asyncio.get_running_loop()
         call = LiveCall(
             row=row,
@@ -148,7 +193,7 @@ class GatewayCalls:
         if call in self._new:
             self._new.remove(call)
             self._end(call, None)
-            return None
+            return ModelRequestStatus.CANCELLED
         if call.running is not None:
             call.running.stop(Interruption.CANCELLED)
             return ModelRequestStatus.PROCESSING
@@ -175,39 +220,66 @@ class GatewayCalls:
 
     async def _submit_group(self, group: list[LiveCall]) -> None:
         claimed_at = time.monotonic()
+        # Each provider's claim may take as much.
+        capacity = max(0, self._capacity()) // len({call.row.provider_id for call in group})
         try:
             async with self._database.connection() as connection:
                 claims = await repository.submit_and_claim(
                     connection,
                     [call.row for call in group],
                     owner_id=self.owner_id,
-                    capacity=max(0, self._capacity()),
+                    capacity=capacity,
                     lease_seconds=self._lease_seconds,
                 )
-        except asyncpg.IntegrityConstraintViolationError as error:
-            if len(group) > 1:
-                for call in group:
-                    await self._submit_group([call])
-                return
-            _log.warning("submission_refused", error=str(error))
-            self._refuse(group, NotFound("LlmModel", group[0].row.model_ref, path=("model",)))
-        except _DATABASE_TROUBLE as error:
+        except Exception as error:  # noqa: BLE001 - no call, whatever is in it, may end the submission of all others
+            await self._not_submitted(group, error)
+            return
+        for call in group:
+            call.written.set()
+        for provider_id, claim in claims.items():
+            self._take(claim, provider_id, claimed_at)
+            self._claims.learn(provider_id, claim)
+            if len(claim.requests) >= capacity:
+                # There may be permits for more than had a place here.
+                self._claims.wake(provider_id)
+        for call in group:
+            if call.is_cancelled and call.running is None and not call.ended.done():
+                # Its client left while it was being written.
+                await self.cancel(call)
+        if self._is_stopping:
+            await self._turn_away([call for call in group if call.running is None])
+
+    async def _not_submitted(self, group: list[LiveCall], error: Exception) -> None:
+        if isinstance(error, DATABASE_TROUBLE) and not isinstance(error, _REFUSAL):
             _log.warning("submissions_failed", calls=len(group), error=str(error))
             self._refuse(group, DatabaseUnavailable("the database does not answer"))
-        else:
-            for provider_id, claim in claims.items():
-                self._take(claim, provider_id, claimed_at)
-                self._claims.learn(provider_id, claim)
+        elif len(group) > 1:
             for call in group:
-                if call.is_cancelled and call.running is None and not call.ended.done():
-                    # Its client left while it was being written.
-                    await self.cancel(call)
+                await self._submit_group([call])
+        else:
+            _log.warning("submission_refused", request_id=group[0].row.id, error=f"{type(error).__name__}: {error}")
+            is_gone = isinstance(error, asyncpg.ForeignKeyViolationError)
+            gone = NotFound("LlmModel", group[0].row.model_ref, path=("model",))
+            self._refuse(group, gone if is_gone else TollgateError("the request cannot be stored"))
 
-    def _refuse(self, group: Sequence[LiveCall], error: Exception) -> None:
-        for call in group:
-            if not call.ended.done():
-                call.ended.set_exception(error)
-            self._end(call, None)
+    def _refuse(self, calls: Sequence[LiveCall], error: TollgateError) -> None:
+        for call in calls:
+            self._end(call, error)
+
+    async def _turn_away(self, calls: Sequence[LiveCall]) -> None:
+        """The process stops: who waits may try again elsewhere."""
+        waiting = [call for call in calls if not call.ended.done() and call not in self._new]
+        self._refuse(calls, _stopping())
+        self._new.clear()
+        if not waiting:
+            return
+        try:
+            async with self._database.transaction() as connection:
+                for call in waiting:
+                    await repository.cancel_request(connection, call.row.workspace_id, call.row.id)
+        except DATABASE_TROUBLE as error:
+            # They end when another process sees that this one is gone.
+            _log.warning("waiting_not_cancelled", calls=len(waiting), error=str(error))
 
     def _take(self, claim: Claim, provider_id: str, claimed_at: float) -> None:
         self._waits[provider_id] = claim.wait_seconds
@@ -247,16 +319,63 @@ class GatewayCalls:
         if status is ModelRequestStatus.PENDING:
             # It waits for its next attempt; a notification tells at which provider.
             return
-        self._end(call, result)
+        # Under a lost lease the row says something else than the result.
+        self._end(call, result if status is not None else None)
 
-    def _end(self, call: LiveCall, result: AttemptResult | None) -> None:
-        self._live.pop(call.row.id, None)
+    def _end(self, call: LiveCall, result: AttemptResult | TollgateError | None) -> None:
+        if self._live.pop(call.row.id, None) is not None:
+            self._bytes -= len(call.row.payload)
         if not call.ended.done():
-            call.ended.set_result(result)
+            if isinstance(result, TollgateError):
+                call.ended.set_exception(result)
+                # Its client may have left: then nobody asks for it, which is no fault.
+                call.ended.exception()
+            else:
+                call.ended.set_result(result)
         if not call.admitted.done():
             call.admitted.cancel()
+        call.written.set()
         if call.chunks is not None:
             call.chunks.close()
+
+    def _suspect(self, payload: str) -> None:
+        for request_id in payload.split():
+            call = self._live.get(request_id)
+            if call is not None and call.running is None and call.written.is_set():
+                self._doubtful.add(request_id)
+                self._doubt.set()
+
+    async def _suspect_all(self) -> None:
+        """Notifications may have been missed."""
+        self._suspect(" ".join(self._live))
+
+    async def _watch_ends(self) -> None:
+        """Ends calls whose rows ended while they waited: cancelled by another client, or past their deadline."""
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            ids, self._doubtful = list(self._doubtful), set()
+            try:
+                async with self._database.connection() as connection:
+                    ends = await repository.ends_of(connection, ids)
+            except DATABASE_TROUBLE as error:
+                _log.warning("ends_not_read", calls=len(ids), error=str(error))
+                continue
+            for request_id, (status, code) in ends.items():
+                call = self._live.get(request_id)
+                if call is not None and call.running is None:
+                    self._end(call, self._ended_elsewhere(call, status, code))
+
+    def _ended_elsewhere(self, call: LiveCall, status: ModelRequestStatus, code: str | None) -> TollgateError:
+        if status is ModelRequestStatus.CANCELLED:
+            return CallCancelled("the request was cancelled")
+        if code == "DEADLINE_EXCEEDED":
+            return RateLimited(
+                "no permit came free before the call's deadline",
+                http_status=429,
+                retry_after_seconds=self.retry_after_seconds(call.row.provider_id),
+            )
+        return LeaseLost("the call was lost: its outcome is not known")
 
     async def _keep_owner(self) -> None:
         async with self._database.connection() as connection:
@@ -267,5 +386,9 @@ class GatewayCalls:
             await asyncio.sleep(self._lease_seconds / 4)
             try:
                 await self._keep_owner()
-            except _DATABASE_TROUBLE as error:
+            except DATABASE_TROUBLE as error:
                 _log.warning("owner_not_renewed", error=str(error))
+
+
+def _stopping() -> ProviderUnavailable:
+    return ProviderUnavailable("the server is stopping", http_status=503, retry_after_seconds=1)

@@ -21,16 +21,25 @@ class ChunkStream:
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
+        self._is_discarded = False
         self.has_delivered = False
 
     async def put(self, chunks: Sequence[Chunk]) -> None:
         """Waits while the reader is far behind."""
         await self._writable.wait()
         self.has_delivered = True
+        if self._is_discarded:
+            return
         self._groups.append(chunks)
         self._readable.set()
         if len(self._groups) >= _GROUPS_AHEAD:
             self._writable.clear()
+
+    def discard(self) -> None:
+        """The reader has gone: what is there and what comes is dropped, and the writer waits no more."""
+        self._is_discarded = True
+        self._groups.clear()
+        self._writable.set()
 
     def close(self) -> None:
         """No more will come; what is there can still be read."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from datetime import datetime
 from typing import Final
-
-import orjson
 
 from app.catalog.snapshot import Snapshot
 from app.db.ids import new_id
@@ -16,6 +13,7 @@ from app.errors import ModelUnavailable, NotFound, ValidationError
 from app.limits.estimate import estimate_input_tokens, max_output_tokens
 from app.providers.operations import OPERATION_OF, Operation, OperationRequest, encode
 from app.requests.capabilities import check_capabilities
+from app.requests.idempotency import submission_digest
 from app.requests.parameters import check_parameters
 from app.requests.payload import OPERATION_OF_TYPE, operation_request
 from app.requests.records import NewRequest, SubmitRequest
@@ -68,7 +66,7 @@ class Preparation:
             operation=_OPERATIONS[operation],
             priority=submission.priority,
             idempotency_key=submission.idempotency_key,
-            request_digest=_digest(model, payload, submission) if submission.idempotency_key is not None else None,
+            request_digest=submission_digest(submission, snapshot.ref(model)),
             deadline=submission.deadline,
             owner_id=owner_id,
             is_streamed=submission.stream,
@@ -140,8 +138,3 @@ def _encoded(request: OperationRequest) -> bytes:
     except UnicodeEncodeError:
         raise ValidationError("messages", "half of a surrogate pair", "valid Unicode text") from None
 
-
-def _digest(model: LlmModel, payload: bytes, submission: SubmitRequest) -> str:
-    digest = hashlib.sha256(payload)
-    digest.update(orjson.dumps([model.id, submission.parameters, submission.metadata], option=orjson.OPT_SORT_KEYS))
-    return digest.hexdigest()

@@ -23,12 +23,14 @@ __all__ = [
     "AttemptError",
     "AttemptResult",
     "ChunkGroup",
+    "KeyedRequest",
     "LedgerEntry",
     "ModelOperation",
     "ModelRequest",
     "ModelRequestStatus",
     "NewRequest",
     "Outcome",
+    "Progress",
     "RequestAttempt",
     "RequestAttemptStatus",
     "RequestFilter",
@@ -101,6 +103,22 @@ class ChunkGroup(NamedTuple):
     lease_id: str
     sequence: int
     chunks: tuple[Chunk, ...]
+
+
+class Progress(NamedTuple):
+    """Where a running request is. `attempt` counts from 1 while it runs, and is 0 before its first call."""
+
+    status: ModelRequestStatus
+    lease_id: str | None
+    attempt: int
+    groups: tuple[ChunkGroup, ...]
+
+
+class KeyedRequest(NamedTuple):
+    """What a repeat under an idempotency key is held against."""
+
+    id: str
+    digest: str | None
 
 
 class Outcome(StrEnum):

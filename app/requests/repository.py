@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +17,12 @@ from app.providers.operations import chunk_from_json
 from app.requests.records import (
     AttemptResult,
     ChunkGroup,
+    KeyedRequest,
     LedgerEntry,
     ModelRequest,
     ModelRequestStatus,
     NewRequest,
+    Progress,
     RequestAttempt,
     RequestFilter,
 )
@@ -222,31 +224,54 @@ async def append_chunks(connection: Connection, groups: Sequence[ChunkGroup]) ->
     )
 
 
-async def read_chunks(
-    connection: Connection, request_id: str, *, lease_id: str | None, after_sequence: int
-) -> list[ChunkGroup]:
-    """The groups of the running lease: all of it, or those after `after_sequence` where it is still `lease_id`."""
+async def read_progress(
+    connection: Connection, workspace_id: str, request_id: str, *, lease_id: str | None, after_sequence: int
+) -> Progress | None:
+    """Where a request is, with the groups of the running lease: all, or those after `after_sequence` of `lease_id`."""
     rows = await connection.fetch(
         """
-        SELECT c.request_id, c.lease_id, c.sequence, c.chunks
-          FROM request_chunks c JOIN model_requests r ON r.id = c.request_id AND r.lease_id = c.lease_id
-         WHERE c.request_id = $1 AND (c.lease_id IS DISTINCT FROM $2 OR c.sequence > $3)
+        SELECT r.status, r.lease_id, r.attempt_count, c.sequence, c.chunks
+          FROM model_requests r
+          LEFT JOIN request_chunks c ON c.request_id = r.id AND c.lease_id = r.lease_id
+                                    AND (c.lease_id IS DISTINCT FROM $3 OR c.sequence > $4)
+         WHERE r.workspace_id = $1 AND r.id = $2
          ORDER BY c.sequence
         """,
+        workspace_id,
         request_id,
         lease_id,
         after_sequence,
     )
-    return [
-        ChunkGroup(row["request_id"], row["lease_id"], row["sequence"], tuple(map(chunk_from_json, row["chunks"])))
-        for row in rows
-    ]
+    if not rows:
+        return None
+    return Progress(
+        ModelRequestStatus(rows[0]["status"]),
+        rows[0]["lease_id"],
+        rows[0]["attempt_count"],
+        tuple(
+            ChunkGroup(request_id, row["lease_id"], row["sequence"], tuple(map(chunk_from_json, row["chunks"])))
+            for row in rows
+            if row["sequence"] is not None
+        ),
+    )
 
 
 async def cancel_request(connection: Connection, workspace_id: str, request_id: str) -> ModelRequestStatus | None:
     """Cancels a waiting request, asks a running one to stop. Answers the status it now has."""
     status = await connection.fetchval("SELECT cancel_request($1, $2)", workspace_id, request_id)
     return None if status is None else ModelRequestStatus(status)
+
+
+async def ends_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[ModelRequestStatus, str | None]]:
+    """Of those requests that have ended: the status, and the error's code."""
+    rows = await connection.fetch(
+        """
+        SELECT id, status, error ->> 'code' AS code FROM model_requests
+         WHERE id = ANY ($1) AND status NOT IN ('PENDING', 'PROCESSING')
+        """,
+        list(ids),
+    )
+    return {row["id"]: (ModelRequestStatus(row["status"]), row["code"]) for row in rows}
 
 
 async def get_requests(connection: Connection, workspace_id: str, ids: Sequence[str]) -> dict[str, ModelRequest]:
@@ -258,13 +283,15 @@ async def get_requests(connection: Connection, workspace_id: str, ids: Sequence[
     return {row["id"]: ModelRequest.from_record(row) for row in rows}
 
 
-async def get_request_by_key(connection: Connection, workspace_id: str, idempotency_key: str) -> ModelRequest | None:
-    row = await connection.fetchrow(
-        f"SELECT {MODEL_REQUEST_COLUMNS} FROM model_requests WHERE workspace_id = $1 AND idempotency_key = $2",
+async def find_keyed(connection: Connection, workspace_id: str, keys: Collection[str]) -> dict[str, KeyedRequest]:
+    """The requests that were submitted under these idempotency keys."""
+    rows = await connection.fetch(
+        """SELECT id, idempotency_key, request_digest FROM model_requests
+            WHERE workspace_id = $1 AND idempotency_key = ANY ($2)""",
         workspace_id,
-        idempotency_key,
+        list(keys),
     )
-    return None if row is None else ModelRequest.from_record(row)
+    return {row["idempotency_key"]: KeyedRequest(row["id"], row["request_digest"]) for row in rows}
 
 
 async def list_requests(

@@ -32,7 +32,7 @@ AWKWARD = (
     | st.sampled_from(["${HOME}", "$${", "x ${A:-b}"])
 )
 TEXT = AWKWARD | st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters=[chr(n) for n in (*range(9), *range(11, 32), 127)]),
+    st.characters(exclude_categories=["Cs"], exclude_characters=[chr(n) for n in (*range(9), *range(11, 32), 127)]),
     min_size=1,
     max_size=40,
 ).map(str.strip).filter(bool)
@@ -40,7 +40,7 @@ WORDS = st.from_regex(r"[a-z][a-z0-9_-]{0,5}", fullmatch=True)
 COUNTS = st.integers(1, 2**31 - 1)
 PRICES = st.none() | st.decimals(0, 10**10 - 1, places=10, allow_nan=False).map(lambda value: value.copy_abs())
 TIMES = st.integers(-(10**12), 10**12).map(lambda microseconds: NOW + timedelta(microseconds=microseconds))
-ANY_TEXT = AWKWARD | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
+ANY_TEXT = AWKWARD | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 VALUES = st.recursive(
     st.none()
     | st.booleans()

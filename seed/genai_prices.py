@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from app.money import MAX_PRICE, PRICE_SCALE, print_decimal
+from seed.model_types import model_type_of
 from seed.plan import Identity, Item, Kind
 from seed.reference import load_endpoints, model_identity, provider_identity
 
@@ -54,6 +55,7 @@ def _model_items(provider_name: str, model: ModelInfo, at: datetime) -> list[Ite
     values = {
         "display_name": model.name or model.id,
         "description": (model.description or "").strip() or None,
+        "model_type": model_type_of(model.id),
         "context_window": model.context_window or None,
         "cost_input_per_million": token_price(prices, "input_mtok"),
         "cost_output_per_million": token_price(prices, "output_mtok"),

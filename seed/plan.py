@@ -118,6 +118,7 @@ SCHEMA_DEFAULTS: Final[Mapping[Kind, Values]] = {
     },
     Kind.MODEL: {
         "description": None,
+        "model_type": "TEXT",
         "context_window": None,
         "cost_input_per_million": None,
         "cost_output_per_million": None,
@@ -134,6 +135,7 @@ SCHEMA_DEFAULTS: Final[Mapping[Kind, Values]] = {
 _KEPT_CURRENT: Final = frozenset(
     {
         (Kind.MODEL, "description"),
+        (Kind.MODEL, "model_type"),
         (Kind.MODEL, "context_window"),
         (Kind.MODEL, "cost_input_per_million"),
         (Kind.MODEL, "cost_output_per_million"),

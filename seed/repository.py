@@ -48,7 +48,7 @@ async def load(connection: Connection) -> Loaded:
         rows[identity], ids[identity] = _values(record), record["id"]
     for record in await connection.fetch(
         """SELECT w.name || '/' || p.name AS provider, w.name || '/' || p.name || ':' || m.model_id AS key, m.id,
-                  m.display_name, m.description, m.context_window, m.cost_input_per_million,
+                  m.display_name, m.description, m.model_type::text, m.context_window, m.cost_input_per_million,
                   m.cost_output_per_million, m.status::text, m.is_default
              FROM llm_models m
              JOIN llm_providers p ON p.id = m.provider_id JOIN workspaces w ON w.id = p.workspace_id"""
@@ -104,12 +104,12 @@ async def update_providers(connection: Connection, rows: Sequence[Values]) -> No
 async def insert_models(connection: Connection, rows: Sequence[Values]) -> None:
     """A trigger appends each model's list price to model_prices."""
     await connection.execute(
-        """INSERT INTO llm_models (id, workspace_id, provider_id, model_id, display_name, description, context_window,
+        """INSERT INTO llm_models (id, workspace_id, provider_id, model_id, display_name, description, model_type, context_window,
                                    cost_input_per_million, cost_output_per_million, status, is_default, updated_at)
-           SELECT r.id, p.workspace_id, p.id, r.model_id, r.display_name, r.description, r.context_window,
-                  r.cost_input_per_million, r.cost_output_per_million, r.status::"LlmModelStatus", r.is_default, now()
+           SELECT r.id, p.workspace_id, p.id, r.model_id, r.display_name, r.description, r.model_type::"LlmModelType",
+                  r.context_window, r.cost_input_per_million, r.cost_output_per_million, r.status::"LlmModelStatus", r.is_default, now()
              FROM jsonb_to_recordset($1::jsonb) AS r (id text, provider_id text, model_id text, display_name text,
-                  description text, context_window int, cost_input_per_million numeric,
+                  description text, model_type text, context_window int, cost_input_per_million numeric,
                   cost_output_per_million numeric, status text, is_default boolean)
              JOIN llm_providers p ON p.id = r.provider_id""",
         rows,
@@ -119,12 +119,13 @@ async def insert_models(connection: Connection, rows: Sequence[Values]) -> None:
 async def update_models(connection: Connection, rows: Sequence[Values]) -> None:
     await connection.execute(
         """UPDATE llm_models m
-              SET display_name = r.display_name, description = r.description, context_window = r.context_window,
+              SET display_name = r.display_name, description = r.description,
+                  model_type = r.model_type::"LlmModelType", context_window = r.context_window,
                   cost_input_per_million = r.cost_input_per_million,
                   cost_output_per_million = r.cost_output_per_million, status = r.status::"LlmModelStatus",
                   is_default = r.is_default, updated_at = now()
              FROM jsonb_to_recordset($1::jsonb) AS r (id text, display_name text, description text,
-                  context_window int, cost_input_per_million numeric, cost_output_per_million numeric, status text,
+                  model_type text, context_window int, cost_input_per_million numeric, cost_output_per_million numeric, status text,
                   is_default boolean)
             WHERE m.id = r.id""",
         rows,

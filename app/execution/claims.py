@@ -53,6 +53,7 @@ class ClaimLoop:
         self._take = take
         self._due: dict[str, float] = {}
         """Per provider, the time.monotonic() instant from which a claim can be of use."""
+        self._tidy_at = time.monotonic() + lease_seconds
         self._stopping = False
         self._wake = asyncio.Event()
         listener.subscribe(WORK, self.wake)
@@ -74,6 +75,8 @@ class ClaimLoop:
         """Until `stop`."""
         while not self._stopping:
             self._wake.clear()
+            if time.monotonic() >= self._tidy_at:
+                await self._tidy()
             if self._capacity() > 0:
                 now = time.monotonic()
                 for provider_id in [id for id, due in self._due.items() if due <= now]:
@@ -105,14 +108,35 @@ class ClaimLoop:
 
     async def _sleep(self) -> None:
         """Until woken, or until the first provider is due; while every place is taken, until one comes free."""
-        seconds = None
+        until = self._tidy_at
         if self._due and self._capacity() > 0:
-            seconds = max(0.0, min(self._due.values()) - time.monotonic())
+            until = min(until, *self._due.values())
+        seconds = max(0.0, until - time.monotonic())
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             return
+
+    async def _tidy(self) -> None:
+        """Ends what a process left behind that is gone, though nothing else is to be claimed there.
+
+        Once a lease, since nobody is told of an end that does not come.
+        """
+        self._tidy_at = time.monotonic() + self._lease_seconds
+        try:
+            async with self._database.connection() as connection:
+                for provider_id in await repository.providers_to_tidy(connection):
+                    await repository.claim_requests(
+                        connection,
+                        provider_id,
+                        worker_id=self._worker_id,
+                        capacity=0,
+                        lease_seconds=self._lease_seconds,
+                        owner_id=self._owner_id,
+                    )
+        except DATABASE_TROUBLE as error:
+            _log.warning("tidying_failed", error=str(error), retry_seconds=self._lease_seconds)
 
     async def _claim(self, provider_id: str) -> None:
         capacity = min(MAX_CLAIM, self._capacity())

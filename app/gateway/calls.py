@@ -144,7 +144,11 @@ class GatewayCalls:
         if self._is_stopping:
             return
         self._is_stopping = True
+        new, self._new = self._new, []
+        self._refuse(new, _stopping())
         await self._claims.stop(self._tasks[1])
+        for call in list(self._live.values()):
+            await call.written.wait()
         await self._turn_away([call for call in self._live.values() if call.running is None])
         await self._calls.drain(seconds=seconds, write_seconds=self._lease_seconds, hurry=asyncio.Event())
         # What was interrupted, and would have been tried again.
@@ -197,8 +201,13 @@ class GatewayCalls:
         if call.running is not None:
             call.running.stop(Interruption.CANCELLED)
             return ModelRequestStatus.PROCESSING
-        async with self._database.transaction() as connection:
-            status = await repository.cancel_request(connection, call.row.workspace_id, call.row.id)
+        try:
+            async with self._database.transaction() as connection:
+                status = await repository.cancel_request(connection, call.row.workspace_id, call.row.id)
+        except DATABASE_TROUBLE as error:
+            # It is stopped as soon as it is claimed.
+            _log.warning("cancel_failed", request_id=call.row.id, error=str(error))
+            return None
         if status is ModelRequestStatus.CANCELLED:
             self._end(call, None)
         return status
@@ -246,8 +255,6 @@ class GatewayCalls:
             if call.is_cancelled and call.running is None and not call.ended.done():
                 # Its client left while it was being written.
                 await self.cancel(call)
-        if self._is_stopping:
-            await self._turn_away([call for call in group if call.running is None])
 
     async def _not_submitted(self, group: list[LiveCall], error: Exception) -> None:
         if isinstance(error, DATABASE_TROUBLE) and not isinstance(error, _REFUSAL):
@@ -268,11 +275,10 @@ class GatewayCalls:
 
     async def _turn_away(self, calls: Sequence[LiveCall]) -> None:
         """The process stops: who waits may try again elsewhere."""
-        waiting = [call for call in calls if not call.ended.done() and call not in self._new]
-        self._refuse(calls, _stopping())
-        self._new.clear()
+        waiting = [call for call in calls if not call.ended.done()]
         if not waiting:
             return
+        self._refuse(waiting, _stopping())
         try:
             async with self._database.transaction() as connection:
                 for call in waiting:

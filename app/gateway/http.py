@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from app.access.authenticator import Authenticator
 from app.access.records import Identity, Permission
 from app.api.asgi import BodyTooLarge, ClientGone, authenticate, header, read_body
+from app.api.errors import mask
 from app.catalog.snapshots import SnapshotHolder
 from app.config import Config
 from app.errors import (
@@ -27,9 +28,9 @@ from app.gateway.options import GatewayOptions, read_options
 from app.money import print_decimal
 from app.prices.records import Usage
 from app.providers.adapter import ModelResponse
-from app.providers.dialect import Answered, ClientCall, Dialect
+from app.providers.dialect import Answered, ClientCall, Dialect, StreamWriter
 from app.requests.preparation import Preparation
-from app.requests.records import AttemptResult, ModelRequestStatus, NewRequest, Outcome, SubmitRequest
+from app.requests.records import AttemptResult, NewRequest, Outcome, SubmitRequest
 
 _log = structlog.get_logger(__name__)
 
@@ -65,20 +66,24 @@ class GatewayEndpoint:
         try:
             identity = await authenticate(self._authenticator, authorization_of(scope))
             identity.require(Permission.SUBMIT_REQUESTS)
-            body = await read_body(receive, header(scope, b"content-length"), self._config.max_body_bytes)
+            max_bytes = self._config.gateway_max_body_bytes
+            body = await read_body(receive, header(scope, b"content-length"), max_bytes)
             options = read_options(headers, default_wait_seconds=self._config.gateway_wait_seconds)
             client_call = self._dialect.decode(body, headers)
             row = self._prepare(client_call, options, identity)
+            call = self._calls.submit(row, client_call.request, stream=client_call.stream)
         except ClientGone:
             return
         except BodyTooLarge:
-            too_large = PayloadTooLarge(f"the body is larger than {self._config.max_body_bytes} bytes", http_status=413)
+            too_large = PayloadTooLarge(f"the body is larger than {max_bytes} bytes", http_status=413)
             await self._refuse(too_large, send)
             return
         except TollgateError as error:
             await self._refuse(error, send)
             return
-        call = self._calls.submit(row, client_call.request, stream=client_call.stream)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told an id to ask the operator with
+            await self._refuse(_masked(error), send)
+            return
         await _Exchange(self._dialect, self._calls, client_call, call, options).run(receive, send)
 
     def _prepare(self, client_call: ClientCall, options: GatewayOptions, identity: Identity) -> NewRequest:
@@ -105,7 +110,7 @@ class GatewayEndpoint:
         return row._replace(deadline=deadline)
 
     async def _refuse(self, error: TollgateError, send: Send) -> None:
-        await _send_error(self._dialect, error, {}, send)
+        await send_error(self._dialect, error, {}, send)
 
 
 class _Exchange:
@@ -119,6 +124,9 @@ class _Exchange:
         self._client_call = client_call
         self._call = call
         self._options = options
+        self._admission: Admitted | None = None
+        self._has_begun = False
+        self._writer: StreamWriter | None = None
         self._answered = Answered(call.row.id, client_call.model, datetime.now(UTC))
 
     async def run(self, receive: Receive, send: Send) -> None:
@@ -130,37 +138,52 @@ class _Exchange:
                 answering.cancel()
                 if not self._options.detaches:
                     await self._calls.cancel(self._call)
+                elif self._call.chunks is not None:
+                    self._call.chunks.discard()
             else:
                 answering.result()
         finally:
             leaving.cancel()
+            answering.cancel()
             await asyncio.gather(answering, leaving, return_exceptions=True)
 
     async def _answer(self, send: Send) -> None:
         try:
-            admitted = await self._admitted()
+            self._admission = await self._admitted()
             if self._call.chunks is None:
-                await self._answer_whole(admitted, send)
+                await self._answer_whole(self._admission, send)
             else:
-                await self._answer_stream(admitted, send)
+                await self._answer_stream(self._admission, send)
         except TollgateError as error:
-            await _send_error(self._dialect, error, self._headers(None), send)
+            await self._fail(error, send)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told an id to ask the operator with
+            await self._fail(_masked(error), send)
+
+    async def _fail(self, error: TollgateError, send: Send) -> None:
+        if self._call.chunks is not None:
+            # Nobody reads them any more, and the call must not wait for that.
+            self._call.chunks.discard()
+        if not self._has_begun:
+            await send_error(self._dialect, error, self._headers(self._admission), send)
+        elif self._writer is not None:
+            await send({"type": "http.response.body", "body": self._writer.fail(error)})
 
     async def _admitted(self) -> Admitted | None:
         """Waits for a permit. Raises RateLimited where none comes in time."""
         waiting: set[asyncio.Future[Any]] = {self._call.admitted, self._call.ended}
         await asyncio.wait(waiting, timeout=self._options.wait_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not self._call.written.is_set():
+            # However short the wait, what can start at once does.
+            await self._call.written.wait()
         if self._call.admitted.done() and not self._call.admitted.cancelled():
             return self._call.admitted.result()
         if not self._call.ended.done():
-            provider_id = self._call.row.provider_id
-            status = await self._calls.cancel(self._call)
-            if status is not ModelRequestStatus.PROCESSING:
-                raise RateLimited(
-                    f"no permit came free within {self._options.wait_seconds:g} s",
-                    http_status=429,
-                    retry_after_seconds=self._calls.retry_after_seconds(provider_id),
-                )
+            await self._calls.cancel(self._call)
+            raise RateLimited(
+                f"no permit came free within {self._options.wait_seconds:g} s",
+                http_status=429,
+                retry_after_seconds=self._calls.retry_after_seconds(self._call.row.provider_id),
+            )
         return None
 
     async def _answer_whole(self, admitted: Admitted | None, send: Send) -> None:
@@ -172,35 +195,28 @@ class _Exchange:
             (b"content-length", str(len(body)).encode("latin-1")),
             *_raw(self._headers(admitted, result)),
         ]
+        self._has_begun = True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _answer_stream(self, admitted: Admitted | None, send: Send) -> None:
         assert self._call.chunks is not None
-        writer = self._dialect.stream_writer(self._client_call, self._answered)
-        has_begun = False
+        writer = self._writer = self._dialect.stream_writer(self._client_call, self._answered)
         async for chunks in self._call.chunks.groups():
-            data = b"".join([writer.write(chunk) for chunk in chunks])
-            if not has_begun:
-                has_begun = True
-                start = {"type": "http.response.start", "status": 200}
-                await send({**start, "headers": [*_SSE_HEADERS, *_raw(self._headers(admitted))]})
-                data = writer.start() + data
+            data = b"" if self._has_begun else await self._begin_stream(writer, admitted, send)
+            data += b"".join([writer.write(chunk) for chunk in chunks])
             if data:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-        try:
-            result = self._finished(await self._call.ended)
-            data = writer.end(_response(result)[1])
-        except TollgateError as error:
-            if not has_begun:
-                raise
-            data = writer.fail(error)
-        else:
-            if not has_begun:
-                start = {"type": "http.response.start", "status": 200}
-                await send({**start, "headers": [*_SSE_HEADERS, *_raw(self._headers(admitted))]})
-                data = writer.start() + data
+        result = self._finished(await self._call.ended)
+        data = b"" if self._has_begun else await self._begin_stream(writer, admitted, send)
+        data += writer.end(_response(result)[1])
         await send({"type": "http.response.body", "body": data})
+
+    async def _begin_stream(self, writer: StreamWriter, admitted: Admitted | None, send: Send) -> bytes:
+        self._has_begun = True
+        headers = [*_SSE_HEADERS, *_raw(self._headers(admitted))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        return writer.start()
 
     def _finished(self, result: AttemptResult | None) -> AttemptResult:
         """Raises what the call failed with."""
@@ -213,7 +229,9 @@ class _Exchange:
         return result
 
     def _headers(self, admitted: Admitted | None, result: AttemptResult | None = None) -> dict[str, str]:
-        headers = {"x-tollgate-request-id": self._call.row.id, "x-request-id": self._call.row.id}
+        request_id = self._call.row.id
+        # As the SDKs of Tollgate's own clients, of OpenAI and of Anthropic look for it.
+        headers = {"x-tollgate-request-id": request_id, "x-request-id": request_id, "request-id": request_id}
         if admitted is not None:
             headers["x-tollgate-wait-ms"] = f"{admitted.wait_seconds * 1000:.1f}"
             headers["x-tollgate-permits-left"] = str(admitted.permits_left)
@@ -227,6 +245,10 @@ def _with_message(error: TollgateError, message: str) -> TollgateError:
     """The same error with the message that is safe to show."""
     error.message = message
     return error
+
+
+def _masked(cause: Exception) -> TollgateError:
+    return TollgateError(mask(cause)["message"])
 
 
 def _response(result: AttemptResult) -> tuple[ModelResponse, Usage]:
@@ -246,7 +268,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _send_error(dialect: Dialect, error: TollgateError, headers: Mapping[str, str], send: Send) -> None:
+async def send_error(dialect: Dialect, error: TollgateError, headers: Mapping[str, str], send: Send) -> None:
     encoded = dialect.encode_error(error)
     all_headers = [
         (b"content-type", b"application/json"),

@@ -94,6 +94,25 @@ async def providers_with_work(connection: Connection) -> list[str]:
     return [row["id"] for row in rows]
 
 
+async def providers_to_tidy(connection: Connection) -> list[str]:
+    """Providers of which a claim would end something: a lease that ran out, a deadline, a wait at a process now gone."""
+    rows = await connection.fetch(
+        """
+        SELECT p.id FROM llm_providers p JOIN limit_states t ON t.provider_id = p.id
+         CROSS JOIN LATERAL (SELECT greatest(clock_timestamp(), t.clock) AS now) AS provider
+         WHERE EXISTS (SELECT FROM model_requests
+                        WHERE provider_id = p.id AND status = 'PROCESSING' AND lease_expires_at <= provider.now)
+            OR EXISTS (SELECT FROM model_requests
+                        WHERE provider_id = p.id AND status = 'PENDING' AND deadline <= provider.now)
+            OR EXISTS (SELECT FROM model_requests r
+                        WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NOT NULL
+                          AND NOT EXISTS (SELECT FROM owner_processes o
+                                           WHERE o.id = r.owner_id AND o.expires_at > provider.now))
+        """
+    )
+    return [row["id"] for row in rows]
+
+
 async def read_starts(connection: Connection, provider_id: str, *, after_sequence: int = 0) -> list[Start]:
     """The start log of one provider in order, from after `after_sequence`."""
     rows = await connection.fetch(

@@ -97,8 +97,8 @@ def status_of(error: TollgateError) -> int:
 
 
 def public_message(error: TollgateError) -> str:
-    """What a client may read of it: faults of our own are told in the log, not to clients."""
-    if isinstance(error, RequestRefused | ProviderError):
+    """What a client may read of it: faults of our own are told in the log, to clients with its id at most."""
+    if isinstance(error, RequestRefused | ProviderError) or type(error) is TollgateError:
         return error.message
     return "the gateway cannot answer now" if isinstance(error, DatabaseUnavailable) else "internal error"
 

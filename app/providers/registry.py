@@ -10,6 +10,13 @@ from app.providers.anthropic import AnthropicAdapter
 from app.providers.cohere import CohereAdapter
 from app.providers.google import GoogleAdapter
 from app.providers.openai_adapter import OpenAIAdapter
+from app.providers.openai_responses_client import OpenAIResponsesAdapter
 
-_ADAPTERS: Final[tuple[Adapter, ...]] = (AnthropicAdapter(), CohereAdapter(), GoogleAdapter(), OpenAIAdapter())
+_ADAPTERS: Final[tuple[Adapter, ...]] = (
+    AnthropicAdapter(),
+    CohereAdapter(),
+    GoogleAdapter(),
+    OpenAIAdapter(),
+    OpenAIResponsesAdapter(),
+)
 ADAPTERS: Final[Mapping[str, Adapter]] = {adapter.name: adapter for adapter in _ADAPTERS}

@@ -2,67 +2,114 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
 
-import httpx
+import aiohttp
+import certifi
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import ContentEncodingError
+from multidict import CIMultiDictProxy
+from yarl import URL
 
-from app.errors import CallTimeout, ConnectionFailed, InvalidRequest, InvalidResponse, PermitExpired
+from app.errors import CallTimeout, ConfigurationError, ConnectionFailed, InvalidRequest, InvalidResponse, PermitExpired
 from app.providers.adapter import WireRequest, WireResponse
 
 MAX_RESPONSE_BYTES: Final = 64 * 1024 * 1024
+_KEEP_ALIVE_SECONDS: Final = 4.0
+"""An idle connection is given up before the five seconds after which the servers of Node and uvicorn close theirs: a
+call that crosses with such a close would be an attempt spent."""
+
+_send_by: ContextVar[float | None] = ContextVar("send_by", default=None)
+
+
+class _PermittedRequest(aiohttp.ClientRequest):
+    """Looks at the clock just before its bytes are written, which may be in a later turn of the event loop."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        _check_permit()
+        return await super().send(conn)
+
+    async def write_bytes(self, writer: AbstractStreamWriter, conn: Any, content_length: int | None = None) -> None:
+        try:
+            _check_permit()
+        except PermitExpired as error:
+            # The head is still held back, to go out with the body: nothing has been sent. The answer that is waited
+            # for is this error, and closes the connection.
+            conn.protocol.set_exception(error)
+            return
+        await super().write_bytes(writer, conn, content_length)
+
+
+def _check_permit() -> None:
+    send_by = _send_by.get()
+    if send_by is not None and time.monotonic() > send_by:
+        raise PermitExpired("the call could not be sent while its permit held")
 
 
 class StreamedResponse:
     """An answer whose body comes piece by piece; header names in lower case."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, read_seconds: float) -> None:
         self._response = response
-        self.status = response.status_code
+        self._read_seconds = read_seconds
+        self.status = response.status
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Each piece as it comes. Raises InvalidResponse where there is more than MAX_RESPONSE_BYTES."""
         size = 0
-        async for piece in self._response.aiter_bytes():
-            size += len(piece)
-            if size > MAX_RESPONSE_BYTES:
-                raise InvalidResponse(
-                    f"the provider's answer is larger than {MAX_RESPONSE_BYTES} bytes", http_status=self.status
-                )
-            yield piece
+        with _provider_errors(self._read_seconds):
+            async for piece in self._response.content.iter_any():
+                size += len(piece)
+                if size > MAX_RESPONSE_BYTES:
+                    raise InvalidResponse(
+                        f"the provider's answer is larger than {MAX_RESPONSE_BYTES} bytes", http_status=self.status
+                    )
+                yield piece
 
     async def whole(self) -> WireResponse:
         body = b"".join([piece async for piece in self.pieces()])
-        return WireResponse(self.status, dict(self._response.headers.items()), body)
+        return WireResponse(self.status, self.headers, body)
 
     @property
     def headers(self) -> dict[str, str]:
-        return dict(self._response.headers.items())
+        return _lower_case(self._response.headers)
 
 
 class Transport:
-    """To be used on one event loop."""
+    """To be used on one event loop. Proxies are those of the environment."""
 
     def __init__(self, *, max_connections: int) -> None:
-        limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-        self._client = httpx.AsyncClient(limits=limits, follow_redirects=False, trust_env=True)
+        self._max_connections = max_connections
+        self._proxies = _Proxies()
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            limit=self._max_connections, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_tls_context()
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, request_class=_PermittedRequest, cookie_jar=aiohttp.DummyCookieJar()
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def send(
         self, request: WireRequest, *, connect_seconds: float, read_seconds: float, send_by: float | None
     ) -> WireResponse:
         """As `stream`, and reads the whole answer."""
-        async with self.stream(
-            request, connect_seconds=connect_seconds, read_seconds=read_seconds, send_by=send_by
-        ) as response:
-            return await response.whole()
+        async with await self._open(request, connect_seconds, read_seconds, send_by) as response:
+            return await StreamedResponse(response, read_seconds).whole()
 
     @asynccontextmanager
     async def stream(
@@ -73,28 +120,91 @@ class Transport:
         `send_by` is a time.monotonic() instant: a request whose first byte could not go out by then is not sent, and
         PermitExpired is raised. Raises CallTimeout, ConnectionFailed and InvalidResponse else.
         """
+        async with await self._open(request, connect_seconds, read_seconds, send_by) as response:
+            yield StreamedResponse(response, read_seconds)
 
-        async def trace(event: str, _info: Any) -> None:
-            if send_by is not None and event.endswith("send_request_headers.started") and time.monotonic() > send_by:
-                raise PermitExpired("the call could not be sent while its permit held")
+    async def _open(
+        self, request: WireRequest, connect_seconds: float, read_seconds: float, send_by: float | None
+    ) -> aiohttp.ClientResponse:
+        assert self._session is not None
+        _send_by.set(send_by)
+        with _provider_errors(read_seconds):
+            try:
+                proxy, proxy_headers = self._proxies.of(request.url)
+                return await self._session.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=request.body or None,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect_seconds, sock_read=read_seconds),
+                    allow_redirects=False,
+                    proxy=proxy,
+                    proxy_headers=proxy_headers,
+                )
+            except (aiohttp.InvalidURL, ValueError):
+                # Not the error's own text: it may quote a header.
+                raise InvalidRequest("the provider's base URL cannot be used") from None
 
-        try:
-            async with self._client.stream(
-                request.method,
-                request.url,
-                headers=dict(request.headers),
-                content=request.body,
-                timeout=httpx.Timeout(read_seconds, connect=connect_seconds),
-                extensions={"trace": trace},
-            ) as response:
-                yield StreamedResponse(response)
-        except httpx.ConnectTimeout:
-            raise ConnectionFailed("no connection to the provider in time") from None
-        except httpx.TimeoutException:
-            raise CallTimeout(f"the provider sent nothing for {read_seconds:g} s") from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-            raise InvalidRequest("the provider's base URL cannot be used") from None
-        except (httpx.DecodingError, httpx.TooManyRedirects) as error:
-            raise InvalidResponse(f"the provider's answer cannot be read: {type(error).__name__}") from None
-        except httpx.HTTPError as error:
-            raise ConnectionFailed(f"the connection to the provider failed: {type(error).__name__}") from None
+
+@contextmanager
+def _provider_errors(read_seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError:
+        raise ConnectionFailed("no connection to the provider in time") from None
+    except TimeoutError:
+        raise CallTimeout(f"the provider sent nothing for {read_seconds:g} s") from None
+    except aiohttp.ClientResponseError as error:
+        raise InvalidResponse(f"the provider's answer cannot be read: {type(error).__name__}") from None
+    except aiohttp.ClientPayloadError as error:
+        if isinstance(error.__cause__, ContentEncodingError):
+            raise InvalidResponse("the provider's answer cannot be read: its compression is broken") from None
+        raise ConnectionFailed("the connection to the provider ended in the middle of the answer") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise ConnectionFailed(f"the connection to the provider failed: {type(error).__name__}") from None
+
+
+class _Proxies:
+    """Which proxy leads to which host: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read once."""
+
+    def __init__(self) -> None:
+        self._environment = getproxies_environment()
+        self._urls: dict[str, tuple[URL, dict[str, str] | None]] = {}
+        for scheme in ("http", "https"):
+            given = self._environment.get(scheme) or self._environment.get("all")
+            if given:
+                self._urls[scheme] = _proxy(given, scheme)
+
+    def of(self, url: str) -> tuple[URL | None, dict[str, str] | None]:
+        """The proxy and the headers for it. Raises ValueError for what is no URL."""
+        if not self._urls:
+            return None, None
+        parts = urlsplit(url)
+        proxy = self._urls.get(parts.scheme)
+        if proxy is None or proxy_bypass_environment(parts.netloc.rpartition("@")[2], self._environment):
+            return None, None
+        return proxy
+
+
+def _proxy(given: str, scheme: str) -> tuple[URL, dict[str, str] | None]:
+    try:
+        url = URL(given if "://" in given else f"http://{given}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"the environment's proxy for {scheme} cannot be used: an http:// URL is needed")
+    if url.user is None:
+        return url, None
+    credentials = aiohttp.encode_basic_auth(url.user, url.password or "")
+    return url.with_user(None), {"Proxy-Authorization": credentials}
+
+
+def _tls_context() -> ssl.SSLContext:
+    """SSL_CERT_FILE and SSL_CERT_DIR replace the authorities that come with certifi."""
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return ssl.create_default_context()
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def _lower_case(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -20,6 +20,9 @@ Count = Annotated[int, Meta(ge=0, lt=2**30)]
 
 _DATA_URL: Final = re.compile(r"data:(?P<media_type>[\w.+-]+/[\w.+-]+);base64,(?P<data>[A-Za-z0-9+/=]*)")
 _MAX_TEXT_ERROR: Final = 500
+# The escape itself, and not an escaped backslash before the letters "u0000".
+_NUL: Final = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+_NUL_BYTES: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def decode_answer(
@@ -27,9 +30,9 @@ def decode_answer(
 ) -> T:
     """Raises InvalidResponse. PostgreSQL holds no NUL: it becomes the replacement character."""
     if isinstance(body, str):
-        body = body.replace("\\u0000", "\\ufffd")
+        body = _NUL.sub(r"\1\\ufffd", body)
     elif b"\\u0000" in body:
-        body = body.replace(b"\\u0000", b"\\ufffd")
+        body = _NUL_BYTES.sub(rb"\1\\ufffd", body)
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

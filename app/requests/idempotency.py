@@ -16,7 +16,7 @@ from app.requests.records import SubmitRequest
 def submission_digest(submission: SubmitRequest, model_ref: str) -> str | None:
     """SHA-256; None without an idempotency key, and for what no JSON can hold.
 
-    Priority and deadline are no part of it: a repeat comes later, and may be more urgent.
+    Priority, deadline and streaming are no part of it: a repeat comes later, and may be more urgent.
     """
     if submission.idempotency_key is None:
         return None
@@ -27,7 +27,6 @@ def submission_digest(submission: SubmitRequest, model_ref: str) -> str | None:
         submission.parameters,
         submission.metadata,
         submission.fallbacks,
-        submission.stream,
     ]
     try:
         digest = hashlib.sha256(orjson.dumps(given, option=orjson.OPT_SORT_KEYS))

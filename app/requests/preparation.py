@@ -137,4 +137,3 @@ def _encoded(request: OperationRequest) -> bytes:
         return encode(request)
     except UnicodeEncodeError:
         raise ValidationError("messages", "half of a surrogate pair", "valid Unicode text") from None
-

@@ -73,9 +73,7 @@ class Seen:
         return rest
 
 
-def _add(
-    seen: _SeenChoice, chunk: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Finished
-) -> None:
+def _add(seen: _SeenChoice, chunk: TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Finished) -> None:
     match chunk:
         case TextDelta():
             seen.text.append(chunk.text)

@@ -17,10 +17,12 @@ INDEXES_BEYOND_PRISMA = {
     "llm_models_one_default_per_provider",
     "model_requests_one_per_idempotency_key",
     "model_requests_queue",
+    "model_requests_owned_queue",
     "model_requests_leases",
     "model_requests_retries",
     "model_requests_deadlines",
     "model_requests_failed",
+    "model_requests_fallbacks",
 }
 CHECKS = {
     "llm_models_default_not_deprecated",

@@ -171,6 +171,8 @@ CREATE INDEX "model_requests_leases" ON "model_requests"("provider_id", "lease_e
 CREATE INDEX "model_requests_retries" ON "model_requests"("provider_id", "available_at") WHERE "status" = 'PENDING' AND "attempt_count" > 0;
 -- Waiting requests by the time they are given up.
 CREATE INDEX "model_requests_deadlines" ON "model_requests"("provider_id", "deadline") WHERE "status" = 'PENDING' AND "deadline" IS NOT NULL;
+-- Waiting requests that another model may take over.
+CREATE INDEX "model_requests_fallbacks" ON "model_requests"("provider_id", "sequence") WHERE "status" = 'PENDING' AND "fallback_model_ids" <> '{}';
 -- What went wrong, newest first.
 CREATE INDEX "model_requests_failed" ON "model_requests"("workspace_id", "id") WHERE "status" = 'FAILED';
 
@@ -253,6 +255,44 @@ BEGIN
   RETURN v_ids;
 END $$;
 
+-- The first usable model of a list, and what is left of the list after it. Not usable is a model that is not active, or
+-- whose provider is disabled, never permits so many tokens, is the one to be avoided or has its circuit open (the last
+-- only where there is one to be avoided: else its own circuit is waited for).
+CREATE FUNCTION next_fallback(p_model_ids text[], p_tokens integer, p_now timestamptz, p_avoided_provider_id text)
+RETURNS TABLE (model_id text, provider_id text, model_ref text, rest text[]) LANGUAGE sql STABLE AS $$
+  SELECT m.id, m.provider_id, p.name || ':' || m.model_id, p_model_ids[c.place + 1 :]
+    FROM unnest(p_model_ids) WITH ORDINALITY AS c(id, place)
+    JOIN llm_models m ON m.id = c.id AND m.status = 'ACTIVE'
+    JOIN llm_providers p ON p.id = m.provider_id AND p.is_enabled AND p_tokens <= coalesce(p.tokens_per_minute, p_tokens)
+    JOIN limit_states t ON t.provider_id = p.id
+   WHERE p_avoided_provider_id IS NULL
+      OR (p.id <> p_avoided_provider_id AND coalesce(t.circuit_open_until, p_now) <= p_now)
+   ORDER BY c.place LIMIT 1
+$$;
+
+-- Sends the waiting requests of a provider that is not to be called on to the next model of their lists, of another
+-- provider; one that has none there waits on. No attempt is spent. The caller holds the provider's lock.
+CREATE FUNCTION divert_requests(p_provider_id text, p_now timestamptz) RETURNS text[] LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE v_ids text[]; v_providers text[];
+BEGIN
+  WITH waiting AS MATERIALIZED (
+    SELECT id, fallback_model_ids, reserved_tokens FROM model_requests
+     WHERE provider_id = p_provider_id AND status = 'PENDING' AND fallback_model_ids <> '{}' FOR UPDATE SKIP LOCKED
+  ), moved AS (
+    UPDATE model_requests r
+       SET provider_id = n.provider_id, model_id = n.model_id, model_ref = n.model_ref, fallback_model_ids = n.rest,
+           max_attempts = r.attempt_count + 3, available_at = p_now
+      FROM waiting w CROSS JOIN LATERAL next_fallback(w.fallback_model_ids, w.reserved_tokens, p_now, p_provider_id) n
+     WHERE r.id = w.id
+    RETURNING r.id, r.provider_id
+  )
+  SELECT array_agg(id), array_agg(DISTINCT provider_id) INTO v_ids, v_providers FROM moved;
+  PERFORM pg_notify('tollgate_work', id) FROM unnest(v_providers) AS id;
+  RETURN v_ids;
+END $$;
+
 -- Admits the requests of one provider that its limits permit now, and leases them to a process.
 --
 -- The provider's row is locked first; the clock is read and starts are counted in later statements, whose snapshots
@@ -295,6 +335,7 @@ DECLARE
   v_admitted bigint := 0;
   v_changed text[];
   v_expired text[];
+  v_moved text[];
   v_next timestamptz;
 BEGIN
   SELECT * INTO v_provider FROM llm_providers WHERE id = p_provider_id FOR NO KEY UPDATE;
@@ -309,6 +350,8 @@ BEGIN
   -- Leases that ran out, and requests that waited past their deadline.
   IF EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PROCESSING' AND lease_expires_at <= v_now) THEN
     v_changed := rescue_requests(p_provider_id, v_now);
+    -- What waits again may be for others than who claims here.
+    PERFORM pg_notify('tollgate_work', p_provider_id);
   END IF;
   IF EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline <= v_now) THEN
     WITH overdue AS (
@@ -332,6 +375,12 @@ BEGIN
       RETURNING id
     )
     SELECT v_expired || array_agg(id) INTO v_expired FROM abandoned;
+  END IF;
+
+  -- While the provider is not to be called, requests need not wait for it that have another model left.
+  IF (v_state.circuit_open_until > v_now OR NOT v_provider.is_enabled) AND EXISTS (
+       SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND fallback_model_ids <> '{}') THEN
+    v_moved := divert_requests(p_provider_id, v_now);
   END IF;
 
   -- Starts that have left the window. Each is passed over once in its life.
@@ -414,7 +463,7 @@ BEGIN
          window_tokens = v_state.window_tokens + coalesce(v_tokens, 0)
    WHERE provider_id = p_provider_id;
 
-  v_changed := v_changed || v_expired;
+  v_changed := v_changed || v_expired || v_moved;
   IF v_changed IS NOT NULL THEN
     PERFORM announce_requests(v_changed);
   END IF;
@@ -554,7 +603,7 @@ BEGIN
       response_model text, provider_request_id text, finish_reason text, http_status integer)
   ), held AS MATERIALIZED (
     SELECT r.id, r.provider_id, r.model_ref, r.attempt_count, r.worker_id, r.lease_started_at, r.start_sequence,
-           r.cancel_requested_at, r.fallback_model_ids, x.*
+           r.cancel_requested_at, r.fallback_model_ids, r.reserved_tokens, x.*
       FROM results x JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
      ORDER BY r.id FOR UPDATE OF r
   ), decided AS MATERIALIZED (
@@ -563,11 +612,8 @@ BEGIN
                 WHEN h.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
                 WHEN h.outcome = 'FALLBACK' AND n.model_id IS NULL THEN 'FAILED'
                 ELSE 'PENDING' END::"ModelRequestStatus" AS new_status
-      FROM held h LEFT JOIN LATERAL (
-        SELECT m.id AS model_id, m.provider_id, p.name || ':' || m.model_id AS model_ref, h.fallback_model_ids[c.place + 1 :] AS rest
-          FROM unnest(h.fallback_model_ids) WITH ORDINALITY AS c(id, place)
-          JOIN llm_models m ON m.id = c.id AND m.status = 'ACTIVE' JOIN llm_providers p ON p.id = m.provider_id AND p.is_enabled
-         WHERE h.outcome = 'FALLBACK' ORDER BY c.place LIMIT 1) n ON true
+      FROM held h LEFT JOIN LATERAL next_fallback(
+        CASE WHEN h.outcome = 'FALLBACK' THEN h.fallback_model_ids END, h.reserved_tokens, v_now, NULL) n ON true
   ), attempted AS (
     INSERT INTO request_attempts (request_id, number, lease_id, worker_id, status, model_ref, started_at, first_chunk_at, finished_at,
                                   response_model, provider_request_id, finish_reason, http_status, error)

@@ -104,10 +104,11 @@ async def update_providers(connection: Connection, rows: Sequence[Values]) -> No
 async def insert_models(connection: Connection, rows: Sequence[Values]) -> None:
     """A trigger appends each model's list price to model_prices."""
     await connection.execute(
-        """INSERT INTO llm_models (id, workspace_id, provider_id, model_id, display_name, description, model_type, context_window,
-                                   cost_input_per_million, cost_output_per_million, status, is_default, updated_at)
+        """INSERT INTO llm_models (id, workspace_id, provider_id, model_id, display_name, description, model_type,
+                                   context_window, cost_input_per_million, cost_output_per_million, status, is_default, updated_at)
            SELECT r.id, p.workspace_id, p.id, r.model_id, r.display_name, r.description, r.model_type::"LlmModelType",
-                  r.context_window, r.cost_input_per_million, r.cost_output_per_million, r.status::"LlmModelStatus", r.is_default, now()
+                  r.context_window, r.cost_input_per_million, r.cost_output_per_million,
+                  r.status::"LlmModelStatus", r.is_default, now()
              FROM jsonb_to_recordset($1::jsonb) AS r (id text, provider_id text, model_id text, display_name text,
                   description text, model_type text, context_window int, cost_input_per_million numeric,
                   cost_output_per_million numeric, status text, is_default boolean)
@@ -125,8 +126,8 @@ async def update_models(connection: Connection, rows: Sequence[Values]) -> None:
                   cost_output_per_million = r.cost_output_per_million, status = r.status::"LlmModelStatus",
                   is_default = r.is_default, updated_at = now()
              FROM jsonb_to_recordset($1::jsonb) AS r (id text, display_name text, description text,
-                  model_type text, context_window int, cost_input_per_million numeric, cost_output_per_million numeric, status text,
-                  is_default boolean)
+                  model_type text, context_window int, cost_input_per_million numeric,
+                  cost_output_per_million numeric, status text, is_default boolean)
             WHERE m.id = r.id""",
         rows,
     )

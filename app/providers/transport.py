@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import certifi
@@ -168,10 +168,10 @@ class _Proxies:
     """Which proxy leads to which host: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read once."""
 
     def __init__(self) -> None:
-        self._environment = getproxies_environment()
+        environment = getproxies()
         self._urls: dict[str, tuple[URL, dict[str, str] | None]] = {}
         for scheme in ("http", "https"):
-            given = self._environment.get(scheme) or self._environment.get("all")
+            given = environment.get(scheme) or environment.get("all")
             if given:
                 self._urls[scheme] = _proxy(given, scheme)
 
@@ -181,7 +181,7 @@ class _Proxies:
             return None, None
         parts = urlsplit(url)
         proxy = self._urls.get(parts.scheme)
-        if proxy is None or proxy_bypass_environment(parts.netloc.rpartition("@")[2], self._environment):
+        if proxy is None or proxy_bypass(parts.netloc.rpartition("@")[2]):
             return None, None
         return proxy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, NewType
+from typing import Any, Final, NamedTuple, NewType
 
 from app.db.rows import (
     LedgerEntry,
@@ -20,6 +20,7 @@ from app.prices.records import CostReceipt, Usage
 from app.providers.operations import Chunk, OperationOutput, OperationRequest
 
 __all__ = [
+    "FINAL_STATUSES",
     "AttemptError",
     "AttemptResult",
     "ChunkGroup",
@@ -103,6 +104,11 @@ class ChunkGroup(NamedTuple):
     lease_id: str
     sequence: int
     chunks: tuple[Chunk, ...]
+
+
+FINAL_STATUSES: Final = frozenset(
+    (ModelRequestStatus.COMPLETED, ModelRequestStatus.FAILED, ModelRequestStatus.CANCELLED)
+)
 
 
 class Progress(NamedTuple):

@@ -29,6 +29,7 @@ from app.execution.executor import Executor
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
 from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
+from app.execution.watchdog import Watchdog
 from app.gateway.calls import GatewayCalls
 from app.observability.metrics import CallMetrics
 from app.observability.observation import Observer, Observers
@@ -88,8 +89,11 @@ async def ensure_admin_token(config: Config, database: Database) -> AdminToken:
 
 
 @asynccontextmanager
-async def open_api(config: Config) -> AsyncIterator[ApiServices]:
-    """The services of the HTTP process, with its snapshot read and its listener connected."""
+async def open_api(config: Config, *, is_guarded: bool = False) -> AsyncIterator[ApiServices]:
+    """The services of the HTTP process, with its snapshot read and its listener connected.
+
+    With `is_guarded` the whole process is killed where it is frozen for almost a lease.
+    """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(config, application_name="tollgate api"))
         listener = Listener(database.dsn)
@@ -102,7 +106,7 @@ async def open_api(config: Config) -> AsyncIterator[ApiServices]:
         events = RequestEvents(listener)
         preparation = Preparation(adapters=ADAPTERS, default_max_output_tokens=config.default_max_output_tokens)
         transport = await stack.enter_async_context(Transport(max_connections=config.gateway_concurrency))
-        leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
+        leases = _leases(config, database, is_guarded)
         owner_id = process_id("api")
         registry = CollectorRegistry()
         observer = stack.enter_context(_observer(config, registry, owner_id))
@@ -145,8 +149,8 @@ def process_id(kind: str) -> str:
 
 
 @asynccontextmanager
-async def open_execution(config: Config) -> AsyncIterator[Execution]:
-    """What runs calls, in a worker process of its own."""
+async def open_execution(config: Config, *, is_guarded: bool = False) -> AsyncIterator[Execution]:
+    """What runs calls, in a worker process of its own. `is_guarded`: as of `open_api`."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(config, application_name="tollgate worker"))
         listener = Listener(database.dsn)
@@ -155,7 +159,7 @@ async def open_execution(config: Config) -> AsyncIterator[Execution]:
         stack.push_async_callback(snapshots.stop)
         transport = await stack.enter_async_context(Transport(max_connections=config.worker_concurrency))
         stack.push_async_callback(listener.stop)
-        leases = LeaseKeeper(database, lease_seconds=config.lease_seconds)
+        leases = _leases(config, database, is_guarded)
         worker_id = process_id("worker")
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -169,6 +173,10 @@ async def open_execution(config: Config) -> AsyncIterator[Execution]:
             leases=leases,
             metrics=registry,
         )
+
+
+def _leases(config: Config, database: Database, is_guarded: bool) -> LeaseKeeper:
+    return LeaseKeeper(database, lease_seconds=config.lease_seconds, watchdog=Watchdog() if is_guarded else None)
 
 
 @contextmanager

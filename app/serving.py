@@ -72,7 +72,7 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
     # Imported here: building the GraphQL schema takes its time, and the caller may have other things started by then.
     from app.main import create_app
 
-    async with open_api(config) as services:
+    async with open_api(config, is_guarded=True) as services:
 
         @asynccontextmanager
         async def ready() -> AsyncIterator[ApiServices]:

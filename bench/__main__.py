@@ -19,7 +19,7 @@ import uvloop
 from rich.console import Console
 
 from app.db.pool import Database
-from bench import catalog, claims, cost, pgqueuer_peer, size, worker
+from bench import catalog, claims, cost, gateway, pgqueuer_peer, size, worker
 from bench.place import fresh_database, open_server
 from bench.table import Row, as_markdown, print_table
 from seed.service import seed_genai_prices, seed_reference
@@ -66,12 +66,18 @@ async def _cost(bench: Bench) -> list[Row]:
         return await cost.run(database, bench.seconds)
 
 
+async def _gateway(bench: Bench) -> list[Row]:
+    async with fresh_database(bench.server, "bench_gateway") as database:
+        return await gateway.run(database, bench.seconds, bench.data_dir)
+
+
 _PARTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "catalog": _catalog,
     "claims": _claims,
     "worker": _worker,
     "size": _size,
     "cost": _cost,
+    "gateway": _gateway,
 }
 
 

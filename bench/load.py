@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ import uvloop
 
 SERIAL = "#########"
 """In a body, this is replaced by a number that no other request has."""
+_CHUNKED = -1
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,7 @@ class Plan:
     first_serial: int = 0
     path: str = "/graphql"
     token: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +105,9 @@ class _Connection(asyncio.Protocol):
             if head_end < 0:
                 self._answer = data
                 return
-            self._missing = head_end + 4 + _content_length(data[:head_end])
-        if len(data) < self._missing:
+            length = _content_length(data[:head_end])
+            self._missing = _CHUNKED if length is None else head_end + 4 + length
+        if not data.endswith(_LAST_CHUNK) if self._missing == _CHUNKED else len(data) < self._missing:
             self._answer = data
             return
         self._answer = b""
@@ -132,19 +136,23 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
 
 
-def _content_length(head: bytes) -> int:
+def _content_length(head: bytes) -> int | None:
+    """None: the body comes in chunks."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             return int(value)
+        if name.lower() == b"transfer-encoding" and value.strip().lower() == b"chunked":
+            return None
     raise ValueError(f"no content-length in {head!r}")
 
 
 def _request(plan: Plan, body: str) -> tuple[bytes, ...]:
-    authorization = f"authorization: Bearer {plan.token}\r\n" if plan.token else ""
+    more = {**({"authorization": f"Bearer {plan.token}"} if plan.token else {}), **plan.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
     head = (
         f"POST {plan.path} HTTP/1.1\r\nhost: 127.0.0.1:{plan.port}\r\ncontent-type: application/json\r\n"
-        f"accept: application/json\r\n{authorization}content-length: {len(body.encode())}\r\n\r\n"
+        f"accept: application/json\r\n{lines}content-length: {len(body.encode())}\r\n\r\n"
     )
     before, found, after = body.partition(SERIAL)
     return (f"{head}{before}".encode(), after.encode()) if found else (f"{head}{body}".encode(),)

@@ -106,17 +106,19 @@ async def http_process(
         yield started
 
 
-async def wait_ready(started: subprocess.Popen[bytes], url: str) -> None:
-    end = time.monotonic() + _START_SECONDS
+async def wait_ready(started: subprocess.Popen[bytes], url: str, *, seconds: float = _START_SECONDS) -> None:
+    end = time.monotonic() + seconds
     while not await asyncio.to_thread(_answers, url):
         if started.poll() is not None:
             raise RuntimeError(f"{started.args!r} ended with {started.returncode} before it was ready")
         if time.monotonic() > end:
-            raise RuntimeError(f"{url} was not ready within {_START_SECONDS:g} s")
+            raise RuntimeError(f"{url} was not ready within {seconds:g} s")
         await asyncio.sleep(0.01)
 
 
-def api_process(dsn: str, port: int, data_dir: Path) -> AbstractAsyncContextManager[subprocess.Popen[bytes]]:
+def api_process(
+    dsn: str, port: int, data_dir: Path, environment: Mapping[str, str] | None = None
+) -> AbstractAsyncContextManager[subprocess.Popen[bytes]]:
     return http_process(
         "-m",
         "app.cli",
@@ -129,6 +131,7 @@ def api_process(dsn: str, port: int, data_dir: Path) -> AbstractAsyncContextMana
             "TOLLGATE_ADMIN_TOKEN": TOKEN,
             "TOLLGATE_DATA_DIR": str(data_dir),
             "TOLLGATE_LOG_LEVEL": "warning",
+            **(environment or {}),
         },
     )
 

@@ -105,7 +105,8 @@ async def insert_models(connection: Connection, rows: Sequence[Values]) -> None:
     """A trigger appends each model's list price to model_prices."""
     await connection.execute(
         """INSERT INTO llm_models (id, workspace_id, provider_id, model_id, display_name, description, model_type,
-                                   context_window, cost_input_per_million, cost_output_per_million, status, is_default, updated_at)
+                                   context_window, cost_input_per_million, cost_output_per_million, status,
+                                   is_default, updated_at)
            SELECT r.id, p.workspace_id, p.id, r.model_id, r.display_name, r.description, r.model_type::"LlmModelType",
                   r.context_window, r.cost_input_per_million, r.cost_output_per_million,
                   r.status::"LlmModelStatus", r.is_default, now()

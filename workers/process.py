@@ -25,7 +25,7 @@ async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
         loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
     if until_stdin_closes:
         _watch_stdin(loop, stop)
-    async with open_execution(config) as execution:
+    async with open_execution(config, is_guarded=True) as execution:
         worker = Worker(
             worker_id=execution.worker_id,
             database=execution.database,

@@ -1,7 +1,7 @@
 """From a provider's own list of its models to what the catalog lacks of it. Pure.
 
 Lists: https://platform.openai.com/docs/api-reference/models/list, https://docs.anthropic.com/en/api/models-list,
-https://ai.google.dev/api/models#method:-models.list (checked 2026-11-20).
+https://ai.google.dev/api/rest/v1beta/models/list, https://docs.cohere.com/reference/list-models (checked 2026-11-20).
 """
 
 from __future__ import annotations
@@ -154,8 +154,23 @@ def _google_page(body: Mapping[str, Any]) -> ModelPage:
     return ModelPage(tuple(_models(body, "models", "name")), cursor if isinstance(cursor, str) and cursor else None)
 
 
+def _cohere_request(base_url: str, credential: SecretStr, cursor: str | None) -> ListRequest:
+    query = {"page_size": str(_PAGE_SIZE), **({"page_token": cursor} if cursor is not None else {})}
+    # Models are listed by the first version of the API only.
+    root = base_url.removesuffix("/v2").removesuffix("/v1")
+    headers = {"authorization": f"Bearer {credential.get_secret_value()}"}
+    return ListRequest(f"{root}/v1/models?{urlencode(query)}", headers)
+
+
+def _cohere_page(body: Mapping[str, Any]) -> ModelPage:
+    cursor = body.get("next_page_token")
+    return ModelPage(tuple(_models(body, "models", "name")), cursor if isinstance(cursor, str) and cursor else None)
+
+
 MODEL_LISTS: Final[Mapping[str, ModelList]] = {
     "openai": ModelList(_openai_request, _openai_page),
+    "openai_responses": ModelList(_openai_request, _openai_page),
+    "cohere": ModelList(_cohere_request, _cohere_page),
     "anthropic": ModelList(_anthropic_request, _anthropic_page),
     "google": ModelList(_google_request, _google_page),
 }

@@ -81,7 +81,7 @@ class Executor:
             await self._catch_up(catalog_revision)
             attempt = self._resolved(attempt)
             attempt = await self._called(attempt, progress, sink)
-            attempt = steps.price(steps.read_usage(attempt), self._snapshots.current)
+            attempt = steps.price(steps.read_usage(attempt, progress.collector.usage), self._snapshots.current)
             return completed(attempt, progress)
         except ProviderError as error:
             return self._failed(attempt, error, progress, may_repeat)
@@ -164,7 +164,8 @@ class Executor:
         if progress.first_chunk_seconds is None or attempt.model is None:
             return attempt
         try:
-            attempt = steps.read_usage(replace(attempt, response=replace(progress.collector.response(), usage=None)))
+            attempt = replace(attempt, response=progress.collector.response())
+            attempt = steps.read_usage(attempt, progress.collector.usage)
         except ProviderError:
             return attempt
         return steps.price(attempt, self._snapshots.current)

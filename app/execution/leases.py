@@ -12,6 +12,7 @@ import structlog
 from app.db.pool import Database
 from app.db.trouble import DATABASE_TROUBLE
 from app.execution.executor import Interruption
+from app.execution.watchdog import Watchdog
 from app.limits import repository
 from app.limits.records import ClaimedRequest, LeaseId
 
@@ -27,24 +28,35 @@ class _Held:
     ends_at: float
     """On time.monotonic(): never later than the lease's end in the database."""
     alarm: asyncio.TimerHandle | None = field(default=None)
+    is_lost: bool = False
 
 
 class LeaseKeeper:
-    """Renews every quarter of a lease. A call is stopped an eighth before its lease ends unless it was renewed."""
+    """Renews every quarter of a lease. A call is stopped an eighth before its lease ends unless it was renewed.
 
-    def __init__(self, database: Database, *, lease_seconds: float) -> None:
+    With `watchdog`, a process that is too frozen to do so is killed a sixteenth before.
+    """
+
+    def __init__(self, database: Database, *, lease_seconds: float, watchdog: Watchdog | None = None) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
+        self._watchdog = watchdog
+        self._kill_at = 0.0
         self._held: dict[LeaseKey, _Held] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._renew_for_ever(), name="leases")
+        self._tasks = [asyncio.create_task(self._renew_for_ever(), name="leases")]
+        if self._watchdog is not None:
+            self._watchdog.start()
+            self._tasks.append(asyncio.create_task(self._report_for_ever(), name="watchdog"))
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watchdog is not None:
+            self._watchdog.stop()
         for held in self._held.values():
             if held.alarm is not None:
                 held.alarm.cancel()
@@ -54,6 +66,8 @@ class LeaseKeeper:
         held = _Held(claim, stop, claimed_at + self._lease_seconds)
         self._held[claim.request_id, claim.lease_id] = held
         self._set_alarm(held)
+        if held.ends_at - self._lease_seconds / 16 < self._kill_at:
+            self._report()
 
     def release(self, claim: ClaimedRequest) -> None:
         held = self._held.pop((claim.request_id, claim.lease_id), None)
@@ -75,7 +89,26 @@ class LeaseKeeper:
 
     def _expire(self, held: _Held) -> None:
         _log.warning("lease_not_renewed", request_id=held.claim.request_id)
+        self._lose(held)
+        self._report()
+
+    def _lose(self, held: _Held) -> None:
+        held.is_lost = True
         held.stop(Interruption.LEASE_LOST)
+
+    def _report(self) -> None:
+        """That this process runs, and by when it must say so again: before the first end of a lease that may have a call."""
+        if self._watchdog is None:
+            return
+        unreported = time.monotonic() + self._lease_seconds
+        first = min((held.ends_at for held in self._held.values() if not held.is_lost), default=unreported)
+        self._kill_at = first - self._lease_seconds / 16
+        self._watchdog.kill_at(self._kill_at)
+
+    async def _report_for_ever(self) -> None:
+        while True:
+            self._report()
+            await asyncio.sleep(self._lease_seconds / 8)
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -97,7 +130,7 @@ class LeaseKeeper:
                 continue
             lease = kept.get(key)
             if lease is None:
-                held.stop(Interruption.LEASE_LOST)
+                self._lose(held)
                 continue
             held.ends_at = asked_at + self._lease_seconds
             self._set_alarm(held)

@@ -21,6 +21,7 @@ from app.errors import InvalidRequest, InvalidResponse, ModelNotFound, Validatio
 from app.execution.attempt import Attempt, ChunkSink, Progress, Timeouts
 from app.execution.estimate import estimate_usage
 from app.prices.calculation import disjoint_parts, price_usage
+from app.prices.records import Usage
 from app.providers.adapter import Adapter, ModelCall, ModelResponse, Unfinished
 from app.providers.operations import OPERATION_OF
 from app.providers.sse import EventDecoder
@@ -179,12 +180,14 @@ def _request_id(headers: Mapping[str, str]) -> str | None:
     return headers.get("x-request-id") or headers.get("request-id")
 
 
-def read_usage(attempt: Attempt) -> Attempt:
-    """What the provider says, else an estimate, flagged as one."""
+def read_usage(attempt: Attempt, told: Usage | None = None) -> Attempt:
+    """What the provider says, else an estimate, flagged as one: of the output only where a stream `told` the input."""
     assert attempt.response is not None
     usage = attempt.response.usage
     if usage is None:
         usage = estimate_usage(attempt.request, attempt.response.output)
+        if told is not None:
+            usage = replace(told, output_tokens=max(told.output_tokens, usage.output_tokens), estimated=True)
     try:
         disjoint_parts(usage)
     except ValidationError as error:

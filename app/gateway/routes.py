@@ -16,13 +16,13 @@ from app.gateway.listing import ModelsEndpoint
 from app.providers.anthropic import AnthropicMessagesDialect
 from app.providers.cohere import RerankDialect
 from app.providers.dialect import Dialect
-from app.providers.openai_chat_dialect import OpenAIChatDialect
-from app.providers.openai_embeddings import OpenAIEmbeddingsDialect
-from app.providers.openai_images import OpenAIImagesDialect
-from app.providers.openai_moderations import OpenAIModerationsDialect
-from app.providers.openai_responses import OpenAIResponsesDialect
-from app.providers.openai_speech import OpenAISpeechDialect
-from app.providers.openai_transcriptions import OpenAITranscriptionDialect
+from app.providers.openai.chat_dialect import OpenAIChatDialect
+from app.providers.openai.embeddings import OpenAIEmbeddingsDialect
+from app.providers.openai.images import OpenAIImagesDialect
+from app.providers.openai.moderations import OpenAIModerationsDialect
+from app.providers.openai.responses import OpenAIResponsesDialect
+from app.providers.openai.speech import OpenAISpeechDialect
+from app.providers.openai.transcriptions import OpenAITranscriptionDialect
 
 _OPENAI: Final = OpenAIChatDialect()
 _ANTHROPIC: Final = AnthropicMessagesDialect()

@@ -95,7 +95,7 @@ async def providers_with_work(connection: Connection) -> list[str]:
 
 
 async def providers_to_tidy(connection: Connection) -> list[str]:
-    """Providers of which a claim would end something: a lease that ran out, a deadline, a wait at a process now gone."""
+    """Providers of which a claim would end something: a lease that ran out, a deadline, a wait at a process gone."""
     rows = await connection.fetch(
         """
         SELECT p.id FROM llm_providers p JOIN limit_states t ON t.provider_id = p.id

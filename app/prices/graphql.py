@@ -7,34 +7,45 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Annotated
 
 import strawberry
 
+from app.access.records import Permission
 from app.api.context import Info
-from app.api.mutations import or_none
-from app.catalog.resolution import find_model
-from app.errors import NotFound
-from app.prices import records
-from app.prices.calculation import price_usage
-
-strawberry.enum(records.UsageUnit)
+from app.api.errors import Conflict, Forbidden, NotFound, ValidationError
+from app.api.mutations import change, or_none
+from app.catalog.graphql import ModelPrice
+from app.prices import records, service
 
 
-@strawberry.type(description="Token counts of a call.")
+@strawberry.type(description="What a call used.")
 class Usage:
     input_tokens: int = strawberry.field(description="With the cached ones.")
     output_tokens: int = strawberry.field(description="With the reasoning ones.")
     cache_read_tokens: int = strawberry.field(description="Included in inputTokens.")
     cache_write_tokens: int = strawberry.field(description="Included in inputTokens.")
+    reasoning_tokens: int = strawberry.field(description="Included in outputTokens.")
+    images: int = strawberry.field(description="Generated.")
+    characters: int = strawberry.field(description="Spoken.")
+    seconds: Decimal = strawberry.field(description="Of audio heard or of video generated.")
+    searches: int = strawberry.field(description="Queries that documents were ranked for.")
     estimated: bool = strawberry.field(description="The provider did not say; the counts are an estimate.")
 
 
-@strawberry.input(description="Token counts, all at least 0.")
+@strawberry.input(description="What a call may use, all at least 0.")
 class UsageInput:
     input_tokens: int = strawberry.field(default=0, description="With the cached ones.")
     output_tokens: int = strawberry.field(default=0, description="With the reasoning ones.")
     cache_read_tokens: int = strawberry.field(default=0, description="Included in inputTokens.")
     cache_write_tokens: int = strawberry.field(default=0, description="Included in inputTokens.")
+    reasoning_tokens: int = strawberry.field(default=0, description="Included in outputTokens.")
+    images: int = strawberry.field(default=0, description="Generated.")
+    characters: int = strawberry.field(default=0, description="Spoken.")
+    seconds: Decimal = strawberry.field(
+        default=Decimal(0), description="Of audio heard or of video generated, with at most 2 decimals."
+    )
+    searches: int = strawberry.field(default=0, description="Queries that documents are ranked for.")
 
 
 @strawberry.type
@@ -58,29 +69,56 @@ class CostReceipt:
 class PricesQuery:
     @strawberry.field(
         graphql_type=CostReceipt,
-        description="At the prices of `at`, or else of now. An error where a used unit has no known price.",
+        description="At the prices of `at`, or else of now. The error PRICE_UNKNOWN where a used unit has no known price.",
     )
     def estimate_cost(
         self, info: Info, model: str, usage: UsageInput, at: datetime | None = strawberry.UNSET
     ) -> CostReceipt:
-        snapshot = info.context.catalog
-        found = find_model(snapshot, model, info.context.identity.workspace_id)
-        moment = or_none(at) or datetime.now(UTC)
-        counts = records.Usage(
-            usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens
+        return show_receipt(
+            service.estimate_cost(
+                info.context.catalog,
+                model,
+                records.Usage(**vars(usage)),
+                workspace_id=info.context.identity.workspace_id,
+                at=or_none(at) or datetime.now(UTC),
+            )
         )
-        receipt = price_usage(counts, lambda unit: snapshot.price_at(found.id, unit, moment))
-        shown = show_receipt(receipt)
-        if shown is None:
-            unknown = ", ".join(line.unit for line in receipt.lines if line.amount is None)
-            raise NotFound("ModelPrice", f"{snapshot.ref(found)} {unknown} at {moment.isoformat()}", path=("model",))
-        return shown
 
 
-def show_receipt(receipt: records.CostReceipt) -> CostReceipt | None:
-    """None where a used unit has no known price: an unknown total is not shown as a smaller one."""
-    if receipt.total is None:
-        return None
+SetModelPriceResult = Annotated[
+    ModelPrice | ValidationError | NotFound | Conflict | Forbidden, strawberry.union("SetModelPriceResult")
+]
+
+
+@strawberry.type
+class PricesMutation:
+    @strawberry.mutation(
+        graphql_type=SetModelPriceResult,
+        description="Appends a dated price, from now on or from `effectiveAt` on; no price is ever changed. Not for "
+        "INPUT_TOKENS and OUTPUT_TOKENS, whose list prices updateLlmModel sets. Without a pricePerMillion it is not "
+        "known from then on.",
+    )
+    async def set_model_price(
+        self,
+        info: Info,
+        model_id: strawberry.ID,
+        unit: records.UsageUnit,
+        price_per_million: Decimal | None = strawberry.UNSET,
+        effective_at: datetime | None = strawberry.UNSET,
+    ) -> object:
+        catalog, workspace = info.context.services.catalog, info.context.identity.workspace_id
+        return await change(
+            info,
+            Permission.MANAGE_CATALOG,
+            lambda: catalog.set_price(
+                model_id, unit, or_none(price_per_million), effective_at=or_none(effective_at), workspace_id=workspace
+            ),
+        )
+
+
+def show_receipt(receipt: records.CostReceipt) -> CostReceipt:
+    """Of a receipt whose total is known, and so each amount."""
+    assert receipt.total is not None
     lines = [
         CostLine(
             unit=line.unit,

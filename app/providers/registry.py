@@ -9,8 +9,8 @@ from app.providers.adapter import Adapter
 from app.providers.anthropic import AnthropicAdapter
 from app.providers.cohere import CohereAdapter
 from app.providers.google import GoogleAdapter
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_responses_client import OpenAIResponsesAdapter
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.responses_client import OpenAIResponsesAdapter
 
 _ADAPTERS: Final[tuple[Adapter, ...]] = (
     AnthropicAdapter(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, cast
 
 import strawberry
@@ -26,15 +27,10 @@ from app.catalog.records import LlmProvider as LlmProviderRecord
 from app.errors import NotFound as Missing
 from app.prices.graphql import CostLine, CostReceipt, Usage
 from app.requests import records
-from app.requests.inputs import ModelRequestFilter, SubmitRequestInput
+from app.requests.inputs import ModelRequestFilter, SubmitRequestInput, batch_records
 from app.requests.loaders import attempts_loader, ledger_loader
 
 _CURSOR = "requests"
-_FINISHED = (
-    records.ModelRequestStatus.COMPLETED,
-    records.ModelRequestStatus.FAILED,
-    records.ModelRequestStatus.CANCELLED,
-)
 
 
 @strawberry.type(description="Why a request or an attempt failed.")
@@ -49,8 +45,10 @@ class RequestError:
 class RequestAttempt:
     number: int
     status: records.RequestAttemptStatus
+    model_ref: str = strawberry.field(description="The model that was called: the request's own or a fallback.")
     worker_id: str
     started_at: datetime
+    first_chunk_at: datetime | None = strawberry.field(description="Of a streamed answer.")
     finished_at: datetime
     response_model: str | None
     provider_request_id: str | None
@@ -66,7 +64,9 @@ class RequestAttempt:
 class ModelRequest:
     id: strawberry.ID
     status: records.ModelRequestStatus
-    model_ref: str = strawberry.field(description="What was asked for, kept when the model is deleted.")
+    operation: records.ModelOperation
+    model_ref: str = strawberry.field(description="Kept when the model is deleted. After a fallback, the fallback's.")
+    is_streamed: bool = strawberry.field(description="Whether requestOutput shows the answer while it comes.")
     priority: int
     idempotency_key: str | None
     deadline: datetime | None
@@ -87,6 +87,11 @@ class ModelRequest:
     def provider(self, info: Info) -> LlmProviderRecord | None:
         return info.context.snapshot.provider(_record(self).provider_id)
 
+    @strawberry.field(graphql_type=list[LlmModel], description="The models that are left to go on with, in this order.")
+    def fallbacks(self, info: Info) -> list[LlmModelRecord]:
+        models = map(info.context.snapshot.model, _record(self).fallback_model_ids)
+        return [model for model in models if model is not None]
+
     @strawberry.field(graphql_type=Usage | None, description="Null until a call has ended.")
     def usage(self) -> Usage | None:
         row = _record(self)
@@ -97,6 +102,11 @@ class ModelRequest:
             output_tokens=row.output_tokens,
             cache_read_tokens=row.cache_read_tokens or 0,
             cache_write_tokens=row.cache_write_tokens or 0,
+            reasoning_tokens=row.reasoning_tokens or 0,
+            images=row.images or 0,
+            characters=row.characters or 0,
+            seconds=row.seconds or Decimal(0),
+            searches=row.searches or 0,
             estimated=bool(row.usage_estimated),
         )
 
@@ -169,9 +179,24 @@ class ModelRequestConnection:
         return await context.services.requests.count(page.where, workspace_id=context.identity.workspace_id)
 
 
+@strawberry.type(description="What submitRequests has written, in the order of its inputs.")
+class SubmittedRequests:
+    ids: list[strawberry.ID]
+
+    @strawberry.field(graphql_type=list[ModelRequest])
+    async def requests(self, info: Info) -> list[records.ModelRequest]:
+        context = info.context
+        found = await context.services.requests.get_many(self.ids, workspace_id=context.identity.workspace_id)
+        return [found[id] for id in self.ids]
+
+
 SubmitRequestResult = Annotated[
     ModelRequest | ValidationError | NotFound | Conflict | ModelUnavailable | Forbidden,
     strawberry.union("SubmitRequestResult"),
+]
+SubmitRequestsResult = Annotated[
+    SubmittedRequests | ValidationError | NotFound | Conflict | ModelUnavailable | Forbidden,
+    strawberry.union("SubmitRequestsResult"),
 ]
 CancelRequestResult = Annotated[ModelRequest | NotFound | Conflict | Forbidden, strawberry.union("CancelRequestResult")]
 
@@ -225,6 +250,23 @@ class RequestsMutation:
         )
 
     @strawberry.mutation(
+        graphql_type=SubmitRequestsResult,
+        description="Up to 10,000 at once: all of them or, where one is refused, none. The path of an error is "
+        '["inputs", its place from 0, the field].',
+    )
+    async def submit_requests(self, info: Info, inputs: list[SubmitRequestInput]) -> object:
+        async def submit() -> SubmittedRequests:
+            context = info.context
+            ids = await context.services.requests.enqueue(
+                batch_records(inputs),
+                workspace_id=context.identity.workspace_id,
+                created_by=context.identity.token_id,
+            )
+            return SubmittedRequests(ids=[strawberry.ID(id) for id in ids])
+
+        return await change(info, Permission.SUBMIT_REQUESTS, submit)
+
+    @strawberry.mutation(
         graphql_type=CancelRequestResult,
         description="A waiting request ends at once, a running one when its call has been stopped.",
     )
@@ -253,7 +295,7 @@ class RequestsSubscription:
                     context.refresh_snapshot()
                     context.loaders.clear()
                     yield row
-                if row.status in _FINISHED:
+                if row.status in records.FINAL_STATUSES:
                     return
                 await changed.wait()
 

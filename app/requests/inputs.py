@@ -15,6 +15,7 @@ from app.requests import records
 
 # Registers the enums themselves, so that annotations name them as they are.
 strawberry.enum(records.ModelRequestStatus)
+strawberry.enum(records.ModelOperation)
 strawberry.enum(
     records.RequestAttemptStatus,
     description="LOST: its worker's lease ran out. RELEASED: given back before anything was sent.",
@@ -39,9 +40,21 @@ class MessageInput:
 class SubmitRequestInput:
     model: str = strawberry.field(description='A reference ("openai:gpt-4o") or the id of a model.')
     messages: list[MessageInput] | None = strawberry.UNSET
-    input: JSON | None = strawberry.UNSET
+    input: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="A text for a model of text, code, images, video, embeddings or moderation; for the latter two also "
+        "a list of texts; else an object: {query, documents} to rerank, {text, voice} to speak, {audio, filename} "
+        "(base64) to transcribe.",
+    )
     parameters: JSON | None = strawberry.field(
         default=strawberry.UNSET, description="An object of what the provider takes: temperature, max_tokens, ..."
+    )
+    fallbacks: list[str] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Models to go on with, in this order, when the one before is exhausted.",
+    )
+    stream: bool | None = strawberry.field(
+        default=False, description="Whether requestOutput shows the answer while it comes."
     )
     priority: int | None = strawberry.field(default=0, description="The greater the sooner.")
     idempotency_key: str | None = strawberry.UNSET
@@ -63,7 +76,21 @@ class SubmitRequestInput:
             idempotency_key=or_none(self.idempotency_key),
             deadline=or_none(self.deadline),
             metadata=_object("metadata", self.metadata),
+            fallbacks=tuple(or_none(self.fallbacks) or ()),
+            stream=bool(self.stream),
         )
+
+
+def batch_records(inputs: list[SubmitRequestInput]) -> list[records.SubmitRequest]:
+    """Raises ValidationError that names the place of its input."""
+    found = []
+    for place, item in enumerate(inputs):
+        try:
+            found.append(item.to_record())
+        except ValidationError as error:
+            error.path = ("inputs", str(place), *error.path)
+            raise
+    return found
 
 
 @strawberry.input(description="A request passes where it meets each bound that is given.")

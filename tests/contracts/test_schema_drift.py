@@ -34,6 +34,7 @@ CHECKS = {
     "llm_providers_tokens_per_minute_at_least_one",
     "llm_models_context_window_at_least_one",
     "llm_models_max_output_tokens_at_least_one",
+    "llm_models_timeouts_positive",
     "model_requests_reserved_tokens_not_negative",
     "model_requests_max_attempts_at_least_one",
     "model_requests_cost_not_negative",

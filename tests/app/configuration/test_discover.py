@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.catalog.records import LlmModelStatus, LlmModelType
-from app.configuration.discovery import ListedModel, guess_type, propose, write_proposal
+from app.configuration.discovery import MODEL_LISTS, ListedModel, guess_type, propose, write_proposal
 from app.configuration.files import load
 from app.configuration.listing import list_models
 from app.db.pool import Database
@@ -26,6 +26,7 @@ from app.errors import (
     PermissionDenied,
     ProviderUnavailable,
 )
+from app.providers.registry import ADAPTERS
 from tests.app.catalog.make import model
 from tests.app.configuration.conftest import Runs, fetch
 from tests.emulator import Emulator
@@ -115,6 +116,24 @@ async def test_googles_pages_are_followed(provider: Starts) -> None:
         assert [path for path, _ in server.asked] == ["/v1beta/models"] * 3
 
 
+async def test_coheres_pages_are_followed(provider: Starts) -> None:
+    def answer(path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[int, Any]:
+        assert headers["authorization"] == "Bearer sk-test"
+        ids, token = PAGES[query.get("page_token", "")]
+        models = [{"name": id, "endpoints": ["chat"], "context_length": 10} for id in ids]
+        return 200, {"models": models, "next_page_token": token}
+
+    for suffix in ("", "/v2"):
+        server = provider(answer)
+        listed = await list_models("cohere", server.url + suffix, KEY)
+        assert [(item.model_id, item.context_window) for item in listed] == [(id, 10) for id in "abcde"]
+        assert [path for path, _ in server.asked] == ["/v1/models"] * 3
+
+
+def test_every_protocol_has_its_list() -> None:
+    assert set(MODEL_LISTS) == set(ADAPTERS)
+
+
 async def test_pages_that_go_round_in_a_circle_end(provider: Starts) -> None:
     server = provider(lambda *_: (200, {"models": [], "nextPageToken": "again"}))
     with pytest.raises(InvalidResponse, match="circle"):
@@ -147,8 +166,8 @@ async def test_an_answer_that_is_no_list_is_an_error(
 async def test_a_provider_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConnectionFailed):
         await list_models("openai", "http://127.0.0.1:1/v1", KEY)
-    with pytest.raises(ConfigurationError, match="cohere"):
-        await list_models("cohere", "http://127.0.0.1:1/v1", KEY)
+    with pytest.raises(ConfigurationError, match="smtp"):
+        await list_models("smtp", "http://127.0.0.1:1/v1", KEY)
 
 
 async def test_what_the_catalog_cannot_hold_is_left_out(provider: Starts) -> None:

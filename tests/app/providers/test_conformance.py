@@ -43,8 +43,8 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_chat_dialect import OpenAIChatDialect
-from app.providers.openai_responses import OpenAIResponsesDialect
+from app.providers.openai.chat_dialect import OpenAIChatDialect
+from app.providers.openai.responses import OpenAIResponsesDialect
 from app.providers.operations import (
     ChatRequest,
     EmbeddingOutput,

@@ -17,10 +17,10 @@ from app.errors import ConnectionFailed, InvalidRequest, InvalidResponse, Provid
 from app.prices.records import Usage
 from app.providers.adapter import ModelResponse
 from app.providers.dialect import ClientCall
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_multipart import FormFile, decode_form, encode_form
-from app.providers.openai_speech import OpenAISpeechDialect
-from app.providers.openai_transcriptions import OpenAITranscriptionDialect
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.multipart import FormFile, decode_form, encode_form
+from app.providers.openai.speech import OpenAISpeechDialect
+from app.providers.openai.transcriptions import OpenAITranscriptionDialect
 from app.providers.operations import SpeechOutput, SpeechRequest, TranscriptionOutput, TranscriptionRequest
 from tests.app.providers.calls import ANSWERED, answer, events, json_values, model_call, rendered
 

@@ -29,7 +29,7 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_adapter import OpenAIAdapter
+from app.providers.openai.adapter import OpenAIAdapter
 from app.providers.operations import ChatOutput, ChatRequest, Choice, Chunk, FinishReason, TextDelta
 from app.providers.sse import EventDecoder
 from tests.app.providers.calls import answer, chat, collect, events, json_values, model_call, only_choice, rendered

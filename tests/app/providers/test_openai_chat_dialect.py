@@ -33,8 +33,8 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_chat_dialect import OpenAIChatDialect
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.chat_dialect import OpenAIChatDialect
 from app.providers.operations import (
     ChatOutput,
     ChatRequest,

@@ -31,7 +31,7 @@ from app.errors import (
     Unauthenticated,
     ValidationError,
 )
-from app.providers.openai_errors import encode_error
+from app.providers.openai.errors import encode_error
 
 CLIENT = openai.OpenAI(api_key="none", base_url="https://gateway.test/v1")
 

@@ -15,8 +15,8 @@ from app.errors import InvalidRequest, InvalidResponse, ProviderError, Validatio
 from app.prices.records import Usage
 from app.providers.adapter import ModelResponse
 from app.providers.dialect import ClientCall
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_images import OpenAIImagesDialect
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.images import OpenAIImagesDialect
 from app.providers.operations import GeneratedImage, ImageOutput, ImageRequest
 from tests.app.providers.calls import ANSWERED, answer, json_values, model_call, rendered
 

@@ -16,8 +16,8 @@ from app.prices.records import Usage
 from app.providers.adapter import ModelResponse
 from app.providers.dialect import ClientCall
 from app.providers.messages import Image, Reasoning, Text
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_moderations import OpenAIModerationsDialect
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.moderations import OpenAIModerationsDialect
 from app.providers.operations import ModerationOutput, ModerationRequest, ModerationResult
 from tests.app.providers.calls import ANSWERED, answer, json_values, model_call, rendered
 

@@ -35,7 +35,7 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_responses import OpenAIResponsesDialect
+from app.providers.openai.responses import OpenAIResponsesDialect
 from app.providers.operations import (
     ChatOutput,
     ChatRequest,

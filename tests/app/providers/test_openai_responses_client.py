@@ -36,8 +36,8 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_responses import OpenAIResponsesDialect
-from app.providers.openai_responses_client import OpenAIResponsesAdapter
+from app.providers.openai.responses import OpenAIResponsesDialect
+from app.providers.openai.responses_client import OpenAIResponsesAdapter
 from app.providers.operations import (
     ChatOutput,
     ChatRequest,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.errors import InvalidRequest, InvalidResponse, ModelNotFound, ProviderError, ProviderUnavailable
 from app.prices.records import Usage
 from app.providers.adapter import ModelResponse, Unfinished
-from app.providers.openai_adapter import OpenAIAdapter
+from app.providers.openai.adapter import OpenAIAdapter
 from app.providers.operations import VideoOutput, VideoRequest
 from tests.app.providers.calls import answer, json_values, model_call, rendered
 

@@ -21,7 +21,7 @@ from app.errors import (
 from app.providers import transport as transport_module
 from app.providers.adapter import ModelCall, ModelResponse
 from app.providers.messages import Message, Role, Text
-from app.providers.openai_adapter import OpenAIAdapter
+from app.providers.openai.adapter import OpenAIAdapter
 from app.providers.operations import ChatOutput, ChatRequest
 from app.providers.transport import Transport
 from tests.emulator import Emulator

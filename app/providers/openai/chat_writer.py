@@ -13,8 +13,8 @@ from app.errors import TollgateError
 from app.prices.records import Usage
 from app.providers.dialect import Answered
 from app.providers.messages import Reasoning
-from app.providers.openai_errors import error_body
-from app.providers.openai_usage import chat_usage
+from app.providers.openai.errors import error_body
+from app.providers.openai.usage import chat_usage
 from app.providers.operations import (
     Chunk,
     Finished,

@@ -29,12 +29,12 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_adapter import OpenAIAdapter
-from app.providers.openai_chat import image_url
-from app.providers.openai_errors import error_in_stream
-from app.providers.openai_responses_stream import ResponsesStreamReader
-from app.providers.openai_usage import read_responses_usage
-from app.providers.openai_wire import checked_parameters, invalid_answer, json_request, read_json
+from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.chat import image_url
+from app.providers.openai.errors import error_in_stream
+from app.providers.openai.responses_stream import ResponsesStreamReader
+from app.providers.openai.usage import read_responses_usage
+from app.providers.openai.wire import checked_parameters, invalid_answer, json_request, read_json
 from app.providers.operations import OPERATION_OF, ChatOutput, ChatRequest, Choice, FinishReason, Operation
 
 _PARAMETERS: Final = frozenset(

@@ -28,8 +28,8 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_usage import read_chat_usage
-from app.providers.openai_wire import checked_parameters, invalid_answer, is_openai_itself, json_request, read_json
+from app.providers.openai.usage import read_chat_usage
+from app.providers.openai.wire import checked_parameters, invalid_answer, is_openai_itself, json_request, read_json
 from app.providers.operations import ChatOutput, ChatRequest, Choice, FinishReason
 
 PARAMETERS: Final = frozenset(

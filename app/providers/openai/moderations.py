@@ -18,11 +18,11 @@ from app.providers.adapter import ModelCall, ModelResponse, WireRequest, WireRes
 from app.providers.bodies import read_object
 from app.providers.dialect import Answered, ClientCall
 from app.providers.messages import Image, Part, Text
-from app.providers.openai_chat import image_url
-from app.providers.openai_client_body import image_of, in_field, parameters_of, take_metadata, take_text
-from app.providers.openai_dialect import WholeAnswers, refuse_streaming
-from app.providers.openai_usage import read_input_usage
-from app.providers.openai_wire import checked_parameters, invalid_answer, json_request, read_json
+from app.providers.openai.chat import image_url
+from app.providers.openai.client_body import image_of, in_field, parameters_of, take_metadata, take_text
+from app.providers.openai.dialect import WholeAnswers, refuse_streaming
+from app.providers.openai.usage import read_input_usage
+from app.providers.openai.wire import checked_parameters, invalid_answer, json_request, read_json
 from app.providers.operations import ModerationOutput, ModerationRequest, ModerationResult
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from app.errors import ConnectionFailed, InvalidResponse
-from app.providers.openai_errors import error_in_stream
-from app.providers.openai_usage import read_responses_usage
-from app.providers.openai_wire import without_nul
+from app.providers.openai.errors import error_in_stream
+from app.providers.openai.usage import read_responses_usage
+from app.providers.openai.wire import without_nul
 from app.providers.operations import (
     Chunk,
     Finished,

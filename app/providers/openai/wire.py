@@ -11,7 +11,7 @@ import msgspec
 
 from app.errors import InvalidRequest, InvalidResponse
 from app.providers.adapter import ModelCall, WireRequest, WireResponse
-from app.providers.openai_errors import raise_for_status
+from app.providers.openai.errors import raise_for_status
 
 _encode: Final = msgspec.json.Encoder().encode
 _Answer = TypeVar("_Answer")

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from app.errors import ValidationError
 from app.providers.messages import Message, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
-from app.providers.openai_client_body import image_of, in_field
+from app.providers.openai.client_body import image_of, in_field
 
 SIGNED: Final = "signature:"
 REDACTED: Final = "redacted:"

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.errors import TollgateError, ValidationError
 from app.providers.dialect import Answered, ClientCall, EncodedError, StreamWriter
-from app.providers.openai_errors import encode_error
+from app.providers.openai.errors import encode_error
 
 
 class WholeAnswers:

@@ -16,8 +16,8 @@ from msgspec import Struct
 from app.errors import InvalidRequest, ProviderUnavailable
 from app.prices.records import Usage
 from app.providers.adapter import ModelCall, ModelResponse, Unfinished, WireRequest, WireResponse
-from app.providers.openai_errors import raise_for_status
-from app.providers.openai_wire import authorization, checked_parameters, invalid_answer, json_request, read_json
+from app.providers.openai.errors import raise_for_status
+from app.providers.openai.wire import authorization, checked_parameters, invalid_answer, json_request, read_json
 from app.providers.operations import VideoOutput, VideoRequest
 
 POLL_SECONDS: Final = 5.0

@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 from app.errors import InvalidRequest
 from app.providers.adapter import ModelCall, ModelResponse, StreamReader, Unfinished, WireRequest, WireResponse
 from app.providers.cohere import CohereAdapter
-from app.providers.openai_chat import parse_chat, render_chat
-from app.providers.openai_chat_stream import ChatStreamReader
-from app.providers.openai_embeddings import parse_embeddings, render_embeddings
-from app.providers.openai_images import parse_image, render_image
-from app.providers.openai_moderations import parse_moderation, render_moderation
-from app.providers.openai_speech import parse_speech, render_speech
-from app.providers.openai_transcriptions import parse_transcription, render_transcription
-from app.providers.openai_videos import parse_video, render_video
-from app.providers.openai_wire import is_openai_itself
+from app.providers.openai.chat import parse_chat, render_chat
+from app.providers.openai.chat_stream import ChatStreamReader
+from app.providers.openai.embeddings import parse_embeddings, render_embeddings
+from app.providers.openai.images import parse_image, render_image
+from app.providers.openai.moderations import parse_moderation, render_moderation
+from app.providers.openai.speech import parse_speech, render_speech
+from app.providers.openai.transcriptions import parse_transcription, render_transcription
+from app.providers.openai.videos import parse_video, render_video
+from app.providers.openai.wire import is_openai_itself
 from app.providers.operations import OPERATION_OF, Operation
 
 

@@ -19,11 +19,11 @@ from app.prices.records import Usage
 from app.providers.adapter import ModelCall, ModelResponse, WireRequest, WireResponse
 from app.providers.bodies import read_object
 from app.providers.dialect import Answered, ClientCall
-from app.providers.openai_client_body import parameters_of, take_metadata, take_text
-from app.providers.openai_dialect import WholeAnswers, refuse_streaming
-from app.providers.openai_errors import error_in_stream, raise_for_status
-from app.providers.openai_usage import read_responses_usage
-from app.providers.openai_wire import checked_parameters, invalid_answer, json_request
+from app.providers.openai.client_body import parameters_of, take_metadata, take_text
+from app.providers.openai.dialect import WholeAnswers, refuse_streaming
+from app.providers.openai.errors import error_in_stream, raise_for_status
+from app.providers.openai.usage import read_responses_usage
+from app.providers.openai.wire import checked_parameters, invalid_answer, json_request
 from app.providers.operations import SpeechOutput, SpeechRequest
 from app.providers.sse import EventDecoder
 

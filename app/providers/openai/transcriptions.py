@@ -16,10 +16,10 @@ from app.errors import InvalidRequest, ValidationError
 from app.prices.records import Usage
 from app.providers.adapter import ModelCall, ModelResponse, WireRequest, WireResponse
 from app.providers.dialect import Answered, ClientCall
-from app.providers.openai_dialect import WholeAnswers, refuse_streaming
-from app.providers.openai_multipart import FormFile, decode_form, encode_form
-from app.providers.openai_usage import read_responses_usage
-from app.providers.openai_wire import authorization, checked_parameters, invalid_answer, read_json
+from app.providers.openai.dialect import WholeAnswers, refuse_streaming
+from app.providers.openai.multipart import FormFile, decode_form, encode_form
+from app.providers.openai.usage import read_responses_usage
+from app.providers.openai.wire import authorization, checked_parameters, invalid_answer, read_json
 from app.providers.operations import TranscriptionOutput, TranscriptionRequest
 
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode

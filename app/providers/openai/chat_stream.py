@@ -14,10 +14,10 @@ from msgspec import Struct
 from app.errors import ConnectionFailed, InvalidResponse
 from app.providers.adapter import ModelCall
 from app.providers.messages import Text
-from app.providers.openai_chat import WireMessage, WireToolCall, finish_reason, made_up_id, pieces_of
-from app.providers.openai_errors import error_in_stream
-from app.providers.openai_usage import read_chat_usage
-from app.providers.openai_wire import without_nul
+from app.providers.openai.chat import WireMessage, WireToolCall, finish_reason, made_up_id, pieces_of
+from app.providers.openai.errors import error_in_stream
+from app.providers.openai.usage import read_chat_usage
+from app.providers.openai.wire import without_nul
 from app.providers.operations import (
     Chunk,
     Finished,

@@ -11,9 +11,9 @@ from app.errors import TollgateError
 from app.prices.records import Usage
 from app.providers.dialect import Answered, ClientCall
 from app.providers.messages import Image, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from app.providers.openai_errors import error_body
-from app.providers.openai_responses_input import REDACTED, SIGNED
-from app.providers.openai_usage import responses_usage
+from app.providers.openai.errors import error_body
+from app.providers.openai.responses_input import REDACTED, SIGNED
+from app.providers.openai.usage import responses_usage
 from app.providers.operations import FinishReason
 
 Item = dict[str, Any]

@@ -21,10 +21,10 @@ from app.prices.records import Usage
 from app.providers.adapter import ModelCall, ModelResponse, WireRequest, WireResponse
 from app.providers.bodies import read_object
 from app.providers.dialect import Answered, ClientCall
-from app.providers.openai_client_body import in_field, parameters_of, take_metadata, take_text
-from app.providers.openai_dialect import WholeAnswers, refuse_streaming
-from app.providers.openai_usage import read_input_usage
-from app.providers.openai_wire import checked_parameters, invalid_answer, json_request, read_json
+from app.providers.openai.client_body import in_field, parameters_of, take_metadata, take_text
+from app.providers.openai.dialect import WholeAnswers, refuse_streaming
+from app.providers.openai.usage import read_input_usage
+from app.providers.openai.wire import checked_parameters, invalid_answer, json_request, read_json
 from app.providers.operations import EmbeddingOutput, EmbeddingRequest
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -18,7 +18,7 @@ from app.providers.adapter import ModelResponse
 from app.providers.bodies import read_object
 from app.providers.dialect import Answered, ClientCall, EncodedError, StreamWriter
 from app.providers.messages import Message, ResponseFormat, Role, Text, Tool, ToolChoice, ToolMode
-from app.providers.openai_client_body import (
+from app.providers.openai.client_body import (
     format_of,
     in_field,
     parameters_of,
@@ -26,10 +26,10 @@ from app.providers.openai_client_body import (
     take_metadata,
     take_text,
 )
-from app.providers.openai_errors import encode_error
-from app.providers.openai_responses_answer import ResponseFrame, output_items
-from app.providers.openai_responses_input import messages_of
-from app.providers.openai_responses_writer import ResponsesStreamWriter
+from app.providers.openai.errors import encode_error
+from app.providers.openai.responses_answer import ResponseFrame, output_items
+from app.providers.openai.responses_input import messages_of
+from app.providers.openai.responses_writer import ResponsesStreamWriter
 from app.providers.operations import ChatOutput, ChatRequest
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -32,9 +32,9 @@ from app.providers.messages import (
     ToolMode,
     ToolResult,
 )
-from app.providers.openai_chat import image_url
-from app.providers.openai_chat_writer import ChatStreamWriter, reasoning_detail
-from app.providers.openai_client_body import (
+from app.providers.openai.chat import image_url
+from app.providers.openai.chat_writer import ChatStreamWriter, reasoning_detail
+from app.providers.openai.client_body import (
     format_of,
     image_of,
     in_field,
@@ -43,8 +43,8 @@ from app.providers.openai_client_body import (
     take_metadata,
     take_text,
 )
-from app.providers.openai_errors import encode_error
-from app.providers.openai_usage import chat_usage
+from app.providers.openai.errors import encode_error
+from app.providers.openai.usage import chat_usage
 from app.providers.operations import ChatOutput, ChatRequest, Choice, FinishReason
 
 _encode: Final = msgspec.json.Encoder().encode

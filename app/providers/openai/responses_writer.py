@@ -12,7 +12,7 @@ import msgspec
 from app.errors import TollgateError
 from app.prices.records import Usage
 from app.providers.messages import Reasoning, ToolCall
-from app.providers.openai_responses_answer import (
+from app.providers.openai.responses_answer import (
     Item,
     ResponseFrame,
     call_item,

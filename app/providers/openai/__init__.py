@@ -1,0 +1,1 @@
+"""OpenAI's protocols, both ways: what OpenAI and every compatible server speak."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 import sys
@@ -36,12 +37,14 @@ class _Signals:
         (self.hurry if self.stop.is_set() else self.stop).set()
 
 
-async def run_all(config: Config, *, demo: bool, tell: Callable[[str], None]) -> None:
+async def run_all(config: Config, *, demo: bool, until_stdin_closes: bool = False, tell: Callable[[str], None]) -> None:
     """Until SIGINT or SIGTERM; a second one does not wait for calls. `tell` gets what a person should read."""
     signals = _Signals()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.receive)
+    if until_stdin_closes:
+        _watch_stdin(loop, signals.stop)
     listener = bind(config)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -57,6 +60,15 @@ async def run_all(config: Config, *, demo: bool, tell: Callable[[str], None]) ->
         tell(_welcome(url_of(listener), config, token))
         await signals.stop.wait()
         tell("Stopping: running calls may end first. Ctrl-C once more does not wait for them.")
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    def readable() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            loop.remove_reader(sys.stdin.fileno())
+            stop.set()
+
+    loop.add_reader(sys.stdin.fileno(), readable)
 
 
 async def _is_empty(database: Database) -> bool:

@@ -31,6 +31,7 @@ from app.execution.leases import LeaseKeeper
 from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
 from app.execution.watchdog import Watchdog
 from app.gateway.calls import GatewayCalls
+from app.limits.service import LimitService
 from app.observability.metrics import CallMetrics
 from app.observability.observation import Observer, Observers
 from app.observability.switch import tracing_is_switched_on
@@ -137,6 +138,7 @@ async def open_api(config: Config, *, is_guarded: bool = False) -> AsyncIterator
             requests=RequestService(database, snapshots, preparation),
             preparation=preparation,
             usage=UsageService(database, snapshots),
+            limits=LimitService(database),
             gateway=gateway,
             call_metrics=registry,
             request_events=events,

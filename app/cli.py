@@ -112,6 +112,9 @@ def run(
             "--demo", help="Send calls to the built-in provider emulator: no key is needed, nothing is charged."
         ),
     ] = False,
+    until_stdin_closes: Annotated[
+        bool, typer.Option("--until-stdin-closes", help="Stop when the process that started this one is gone.")
+    ] = False,
 ) -> None:
     """Run everything on this machine: database, migrations, first seed, API and worker.
 
@@ -130,7 +133,7 @@ def run(
 
     from app.all_in_one import run_all
 
-    uvloop.run(run_all(config, demo=demo, tell=typer.echo))
+    uvloop.run(run_all(config, demo=demo, until_stdin_closes=until_stdin_closes, tell=typer.echo))
 
 
 @app.command()

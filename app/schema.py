@@ -18,8 +18,9 @@ from app.access.graphql import AccessMutation, AccessQuery
 from app.api.errors import Error
 from app.api.scalars import SCALARS
 from app.catalog.graphql import CatalogMutation, CatalogQuery, CatalogSubscription
-from app.prices.graphql import PricesQuery
+from app.prices.graphql import PricesMutation, PricesQuery
 from app.requests.graphql import RequestsMutation, RequestsQuery, RequestsSubscription
+from app.requests.output import OutputSubscription
 from app.settings.graphql import SettingsMutation, SettingsQuery
 from app.usage.graphql import UsageQuery
 
@@ -30,8 +31,10 @@ RECORD_TYPES: Final = frozenset({"LlmProvider", "LlmModel", "SystemSetting"})
 
 schema: Final = strawberry.Schema(
     query=merge_types("Query", (CatalogQuery, SettingsQuery, RequestsQuery, PricesQuery, UsageQuery, AccessQuery)),
-    mutation=merge_types("Mutation", (CatalogMutation, SettingsMutation, RequestsMutation, AccessMutation)),
-    subscription=merge_types("Subscription", (RequestsSubscription, CatalogSubscription)),
+    mutation=merge_types(
+        "Mutation", (CatalogMutation, SettingsMutation, RequestsMutation, PricesMutation, AccessMutation)
+    ),
+    subscription=merge_types("Subscription", (RequestsSubscription, OutputSubscription, CatalogSubscription)),
     types=[Error],
     config=StrawberryConfig(scalar_map=SCALARS),
 )

@@ -24,6 +24,7 @@ from bench.table import Row, at_most, compared
 OURS = "Tollgate"
 DIRECT = "direct"
 _ROUNDS = 2
+_WARM_UP_SECONDS = 3.0
 _CONNECTIONS = (1, 16, 64)
 _QUESTION = {"role": "user", "content": "Which sea is the saltiest?"}
 
@@ -41,6 +42,9 @@ class Measured:
 
 async def run(database: Database, seconds: float, data_dir: Path) -> list[Row]:
     async with emulator() as base_url, opened(database, base_url, data_dir) as (gateways, missing):
+        for gateway in gateways:
+            # Statements are prepared at the first calls, and with some peers much is loaded.
+            await asyncio.to_thread(generate, _plan(gateway, 1, _WARM_UP_SECONDS))
         table = {count: await _side_by_side(gateways, count, seconds) for count in _CONNECTIONS}
         memory = {gateway.name: family_mb(gateway.pid) for gateway in gateways if gateway.pid is not None}
     await check_accounts(database)
@@ -94,22 +98,22 @@ async def _side_by_side(gateways: Sequence[Gateway], connections: int, seconds: 
 
 
 async def _measure(gateway: Gateway, connections: int, seconds: float) -> Measured:
-    body = json.dumps({"model": gateway.model, "messages": [_QUESTION], "max_tokens": 64})
-    plan = Plan(
+    before = await _consumed(gateway)
+    result = await asyncio.to_thread(generate, _plan(gateway, connections, seconds))
+    return Measured(result, (await _consumed(gateway)).since(before))
+
+
+def _plan(gateway: Gateway, connections: int, seconds: float) -> Plan:
+    return Plan(
         port=gateway.port,
         path=gateway.path,
         token=gateway.token,
         headers=gateway.headers,
-        bodies=[body],
+        bodies=[json.dumps({"model": gateway.model, "messages": [_QUESTION], "max_tokens": 64})],
         expected=["total_tokens"],
         seconds=seconds,
         connections=connections,
     )
-    # Connections, statements and, with some peers, what is loaded at the first call.
-    await asyncio.to_thread(generate, replace(plan, seconds=0.3))
-    before = await _consumed(gateway)
-    result = await asyncio.to_thread(generate, plan)
-    return Measured(result, (await _consumed(gateway)).since(before))
 
 
 async def _consumed(gateway: Gateway) -> Consumed:

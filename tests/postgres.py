@@ -37,8 +37,9 @@ rm -rf "$2"
 class Cluster:
     """The server of one run directory, whichever process started it; reached through a socket in that directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
         self._directory = directory
+        self._settings = _SETTINGS | settings
         self._data = directory / "data"
         self._user = _unprivileged_user() if os.getuid() == 0 else None
         self._bin = _INSTALLATION / "bin"
@@ -55,7 +56,7 @@ class Cluster:
             shutil.chown(self._directory, self._user)
             self._bin = self._readable_installation() / "bin"
         self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        options = [f"-c {name}={value}" for name, value in _SETTINGS.items()]
+        options = [f"-c {name}={value}" for name, value in self._settings.items()]
         options.append(f"-c unix_socket_directories={self._directory}")
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", self._directory / "log", "-o", " ".join(options))
 
@@ -70,6 +71,11 @@ class Cluster:
     def stop(self) -> None:
         if (self._data / "postmaster.pid").exists():
             self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._data)
+
+    def restart(self) -> None:
+        """As after a crash: nothing is written before it ends, and it recovers when it starts."""
+        log = self._directory / "log"
+        self._run("pg_ctl", "restart", "-w", "-m", "immediate", "-D", self._data, "-l", log)
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         command: list[str | Path] = [self._bin / program, *arguments]

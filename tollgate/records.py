@@ -127,9 +127,7 @@ class Request:
         if self.status == "CANCELLED":
             raise error_of("CANCELLED", f"the request {self.id} was cancelled", request_id=self.id)
         if self.error is not None:
-            raise error_of(
-                self.error.code, self.error.message, request_id=self.id, http_status=self.error.http_status
-            )
+            raise error_of(self.error.code, self.error.message, request_id=self.id, http_status=self.error.http_status)
 
 
 @dataclass(frozen=True, slots=True)

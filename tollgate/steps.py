@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
 from tollgate.errors import RequestRefused, ServerUnreachable, TollgateError, error_of
 
@@ -86,7 +87,10 @@ def accepted(result: Mapping[str, Any]) -> Mapping[str, Any]:
     """The result of a mutation. Raises its refusal."""
     if result["__typename"] in _REFUSALS:
         raise error_of(
-            str(result["code"]), str(result["message"]), path=result["path"], alternatives=result.get("alternatives", ())
+            str(result["code"]),
+            str(result["message"]),
+            path=result["path"],
+            alternatives=result.get("alternatives", ()),
         )
     return result
 
@@ -116,7 +120,7 @@ def gateway_error(reply: Reply) -> TollgateError:
         request_id=reply.headers.get("x-tollgate-request-id"),
         http_status=reply.status,
         retry_after_seconds=float(retry_after) if retry_after.isdecimal() else None,
-        alternatives=tuple(filter(None, reply.headers.get("x-tollgate-alternatives", "").split(", "))),
+        alternatives=tuple(unquote(ref) for ref in reply.headers.get("x-tollgate-alternatives", "").split(",") if ref),
     )
 
 

@@ -30,8 +30,8 @@ class Transport:
 
     def __init__(self, url: str, token: str, *, timeout_seconds: float) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"the server's URL must be of the form http://host:port, not {url!r}", path=("url",))
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.password is not None:
+            raise ConfigurationError("the server's URL must be of the form http://host:port", path=("url",))
         self.url = url.rstrip("/")
         self._options: dict[str, Any] = {
             "base_url": self.url,

@@ -48,6 +48,9 @@ from app.api.presentation import DEFINITION, NotCompiled, Presentation, is_plain
 READS_SNAPSHOT: Final[Mapping[Any, Any]] = {"reads": "snapshot"}
 """Metadata of a root field that reads only `context.snapshot`, as all that it leads to does."""
 
+READS_CLOCK: Final[Mapping[Any, Any]] = {"reads": "clock"}
+"""Metadata of a field whose answer changes with time: no answer that holds it is kept."""
+
 _BYTES_PER_FIELD = 2_000
 _MAX_FIELDS = 1_000
 
@@ -248,6 +251,8 @@ class _Compilation:
 
     def _resolver(self, field: GraphQLField, node: FieldNode) -> Resolve:
         definition: StrawberryField = field.extensions[DEFINITION]
+        if definition.metadata.get("reads", "snapshot") != "snapshot":
+            raise NotCompiled
         resolver = definition.base_resolver
         if resolver is None:
             get = attrgetter(definition.python_name)

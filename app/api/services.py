@@ -14,6 +14,7 @@ from app.config import Config
 from app.db.listen import Listener
 from app.db.pool import Database
 from app.gateway.calls import GatewayCalls
+from app.limits.service import LimitService
 from app.requests.events import RequestEvents
 from app.requests.preparation import Preparation
 from app.requests.service import RequestService
@@ -36,6 +37,7 @@ class ApiServices:
     requests: RequestService
     preparation: Preparation
     usage: UsageService
+    limits: LimitService
     gateway: GatewayCalls
     call_metrics: CollectorRegistry
     request_events: RequestEvents

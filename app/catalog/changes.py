@@ -35,6 +35,11 @@ _MODEL: Final[Mapping[str, Check]] = {
     "max_output_tokens": lambda value: validation.optional_count(value, "maxOutputTokens"),
     "status": lambda value: value,
     "is_default": bool,
+    "parameter_rules": validation.parameter_rules,
+    "allows_unknown_parameters": bool,
+    "connect_timeout_seconds": lambda value: validation.optional_timeout(value, "connectTimeoutSeconds"),
+    "read_timeout_seconds": lambda value: validation.optional_timeout(value, "readTimeoutSeconds"),
+    "total_timeout_seconds": lambda value: validation.optional_timeout(value, "totalTimeoutSeconds"),
 }
 _NULLABLE: Final = frozenset(
     (
@@ -45,6 +50,10 @@ _NULLABLE: Final = frozenset(
         "description",
         "context_window",
         "max_output_tokens",
+        "parameter_rules",
+        "connect_timeout_seconds",
+        "read_timeout_seconds",
+        "total_timeout_seconds",
     )
 )
 

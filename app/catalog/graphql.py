@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, cast
 
@@ -18,11 +18,13 @@ import strawberry
 from graphql import GraphQLResolveInfo
 
 from app.access.records import Permission
-from app.api.compiled import READS_SNAPSHOT
+from app.api.compiled import READS_CLOCK, READS_SNAPSHOT
 from app.api.context import Info
 from app.api.errors import Conflict, Forbidden, ModelUnavailable, NotFound, ValidationError
+from app.api.loaders import loader
 from app.api.mutations import change, or_none
 from app.api.pagination import Deleted, PageInfo
+from app.api.scalars import JSON
 from app.catalog import records
 from app.catalog.inputs import (
     CreateLlmModelInput,
@@ -57,9 +59,31 @@ class LlmProvider:
     def models(self, info: Info) -> tuple[records.LlmModel, ...]:
         return info.context.snapshot.models_of(self.id)
 
+    @strawberry.field(
+        graphql_type=Annotated["ProviderLimits", strawberry.lazy("app.limits.graphql")] | None,
+        description="Read anew each time. Null where the provider has been deleted meanwhile.",
+    )
+    async def limits(self, info: Info) -> object:
+        return await loader(info.context, "limits", info.context.services.limits.usage_of, lambda: None).load(self.id)
+
     @classmethod
     def is_type_of(cls, value: object, _info: GraphQLResolveInfo[Any]) -> bool:
         return isinstance(value, (records.LlmProvider, cls))
+
+
+@strawberry.type(description="What a unit costs from a time on. It is followed by others, never changed.")
+class ModelPrice:
+    id: strawberry.ID
+    unit: records.UsageUnit
+    price_per_million: Decimal | None = strawberry.field(
+        description="Per 1,000,000 units; null where it is not known from then on."
+    )
+    currency: str
+    effective_at: datetime
+
+    @classmethod
+    def is_type_of(cls, value: object, _info: GraphQLResolveInfo[Any]) -> bool:
+        return isinstance(value, (records.ModelPrice, cls))
 
 
 @strawberry.type(description="A model of a provider, with its current list price.")
@@ -81,6 +105,17 @@ class LlmModel:
     )
     status: records.LlmModelStatus
     is_default: bool
+    parameter_rules: JSON | None = strawberry.field(
+        description="What parameters it takes, within what bounds. Null: the protocol's own."
+    )
+    allows_unknown_parameters: bool = strawberry.field(
+        description="Whether parameters without a rule, or that the protocol does not know, are passed on."
+    )
+    connect_timeout_seconds: float | None = strawberry.field(
+        description="Null: as the process is configured, as for the next two."
+    )
+    read_timeout_seconds: float | None = strawberry.field(description="Between two pieces of an answer.")
+    total_timeout_seconds: float | None
     created_at: datetime
     updated_at: datetime
 
@@ -91,6 +126,16 @@ class LlmModel:
     @strawberry.field(graphql_type=LlmProvider)
     def provider(self, info: Info) -> records.LlmProvider:
         return info.context.snapshot.provider_of(_record(self))
+
+    @strawberry.field(
+        graphql_type=list[ModelPrice],
+        metadata=READS_CLOCK,
+        description="The prices in force now, one for each unit that has ever had one.",
+    )
+    def prices(self, info: Info) -> list[records.ModelPrice]:
+        snapshot, now = info.context.snapshot, datetime.now(UTC)
+        prices = (snapshot.price_at(self.id, unit, now) for unit in records.UsageUnit)
+        return [price for price in prices if price is not None]
 
     @classmethod
     def is_type_of(cls, value: object, _info: GraphQLResolveInfo[Any]) -> bool:

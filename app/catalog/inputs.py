@@ -8,11 +8,13 @@ from typing import Any
 import strawberry
 
 from app.api.mutations import given, or_none
+from app.api.scalars import JSON
 from app.catalog import records, select
 
 # Registers the enums themselves, so that annotations name them as they are.
 strawberry.enum(records.LlmModelStatus, description="Where a model is in its life.")
 strawberry.enum(records.LlmModelType, description="What a model does.")
+strawberry.enum(records.UsageUnit, description="What is counted and priced.")
 strawberry.enum(
     select.ModelOrderField, name="LlmModelOrderField", description="What is not known comes last, in both directions."
 )
@@ -87,12 +89,20 @@ class UpdateLlmProviderInput:
         return records.UpdateProvider(**given(self, nullable=("base_url", "tokens_per_minute")))
 
 
+_RULES = (
+    "A list of {name, type, minimum, maximum, default, options, required}; the type is number, integer, string, "
+    "boolean, array, object or any. Null: the protocol's own parameters."
+)
 _MODEL_NULLABLE = (
     "description",
     "context_window",
     "max_output_tokens",
     "cost_input_per_million",
     "cost_output_per_million",
+    "parameter_rules",
+    "connect_timeout_seconds",
+    "read_timeout_seconds",
+    "total_timeout_seconds",
 )
 
 
@@ -113,6 +123,13 @@ class CreateLlmModelInput:
     context_window: int | None = strawberry.UNSET
     max_output_tokens: int | None = strawberry.UNSET
     is_default: bool = False
+    parameter_rules: JSON | None = strawberry.field(default=strawberry.UNSET, description=_RULES)
+    allows_unknown_parameters: bool = False
+    connect_timeout_seconds: float | None = strawberry.UNSET
+    read_timeout_seconds: float | None = strawberry.field(
+        default=strawberry.UNSET, description="Between two pieces of an answer."
+    )
+    total_timeout_seconds: float | None = strawberry.UNSET
 
     def to_record(self) -> records.CreateModel:
         return records.CreateModel(**_with_tuple(given(self, nullable=_MODEL_NULLABLE)))
@@ -128,6 +145,13 @@ class UpdateLlmModelInput:
     capabilities: list[str] | None = strawberry.UNSET
     context_window: int | None = strawberry.UNSET
     max_output_tokens: int | None = strawberry.UNSET
+    parameter_rules: JSON | None = strawberry.field(default=strawberry.UNSET, description=_RULES)
+    allows_unknown_parameters: bool | None = strawberry.UNSET
+    connect_timeout_seconds: float | None = strawberry.UNSET
+    read_timeout_seconds: float | None = strawberry.field(
+        default=strawberry.UNSET, description="Between two pieces of an answer."
+    )
+    total_timeout_seconds: float | None = strawberry.UNSET
     status: records.LlmModelStatus | None = strawberry.UNSET
 
     def to_record(self) -> records.UpdateModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Final, NewType
+from typing import Any, Final, NewType
 
 from app.access.records import DEFAULT_WORKSPACE, WorkspaceId
 from app.db.rows import LlmModel, LlmModelStatus, LlmModelType, LlmProvider, ModelPrice, SystemSetting, UsageUnit
@@ -90,6 +90,13 @@ class CreateModel:
     context_window: int | None = None
     max_output_tokens: int | None = None
     is_default: bool = False
+    parameter_rules: Any = None
+    """JSON, as `parameters.parse_rules` takes it. None: the protocol's own parameters."""
+    allows_unknown_parameters: bool = False
+    connect_timeout_seconds: float | None = None
+    """None: the process's default, as for the next two."""
+    read_timeout_seconds: float | None = None
+    total_timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,4 +111,9 @@ class UpdateModel:
     capabilities: tuple[str, ...] | Unset = UNSET
     context_window: int | Unset | None = UNSET
     max_output_tokens: int | Unset | None = UNSET
+    parameter_rules: Any = UNSET
+    allows_unknown_parameters: bool | Unset = UNSET
+    connect_timeout_seconds: float | Unset | None = UNSET
+    read_timeout_seconds: float | Unset | None = UNSET
+    total_timeout_seconds: float | Unset | None = UNSET
     status: LlmModelStatus | Unset = UNSET

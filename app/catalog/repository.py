@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, Protocol, TypeVar
 
-from app.catalog.records import LlmModel, LlmProvider, ModelPrice, SystemSetting
+from app.catalog.records import LlmModel, LlmProvider, ModelPrice, SystemSetting, UsageUnit
 from app.catalog.snapshot import Snapshot
 from app.db.pool import Connection
 from app.db.rows import (
@@ -133,6 +135,29 @@ async def update_provider(connection: Connection, id: str, values: Mapping[str, 
 
 async def update_model(connection: Connection, id: str, values: Mapping[str, Any]) -> LlmModel:
     return LlmModel.from_record(await _update(connection, "llm_models", id, values, LLM_MODEL_COLUMNS))
+
+
+async def insert_price(
+    connection: Connection,
+    model_id: str,
+    unit: UsageUnit,
+    price_per_million: Decimal | None,
+    *,
+    id: str,
+    effective_at: datetime | None,
+) -> ModelPrice:
+    """Dated by the database's clock, now, where it has no `effective_at`."""
+    row = await connection.fetchrow(
+        f"""INSERT INTO model_prices (id, model_id, unit, price_per_million, effective_at)
+            VALUES ($1, $2, $3, $4, coalesce($5, clock_timestamp())) RETURNING {MODEL_PRICE_COLUMNS}""",
+        id,
+        model_id,
+        unit,
+        price_per_million,
+        effective_at,
+    )
+    assert row is not None
+    return ModelPrice.from_record(row)
 
 
 async def clear_default(connection: Connection, provider_id: str, except_id: str | None = None) -> None:

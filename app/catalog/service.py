@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 import asyncpg
 
-from app.catalog import repository
+from app.catalog import repository, validation
 from app.catalog.changes import model_values, provider_values
 from app.catalog.records import (
     DEFAULT_WORKSPACE,
@@ -17,14 +18,20 @@ from app.catalog.records import (
     LlmModel,
     LlmModelStatus,
     LlmProvider,
+    ModelPrice,
+    PriceInput,
     UpdateModel,
     UpdateProvider,
+    UsageUnit,
 )
 from app.catalog.references import format_model_ref
 from app.catalog.snapshots import SnapshotHolder
 from app.db.ids import new_id
 from app.db.pool import Connection, Database
 from app.errors import Conflict, ModelUnavailable, NotFound, ValidationError
+
+LIST_PRICED: Final = (UsageUnit.INPUT_TOKENS, UsageUnit.OUTPUT_TOKENS)
+"""Units whose price is a column of the model, from which a trigger appends the dated one."""
 
 
 class CatalogService:
@@ -124,6 +131,36 @@ class CatalogService:
             await repository.delete_model(connection, id)
         return model
 
+    async def set_price(
+        self,
+        model_id: str,
+        unit: UsageUnit,
+        price_per_million: PriceInput | None,
+        *,
+        effective_at: datetime | None = None,
+        workspace_id: str = DEFAULT_WORKSPACE,
+    ) -> ModelPrice:
+        """Appends a price, in force from `effective_at` or else from now on. None: not known from then on.
+
+        Raises Conflict where the model has one of that very time.
+        """
+        price = validation.optional_price(price_per_million, "pricePerMillion")
+        if unit in LIST_PRICED:
+            bound = "another unit: updateLlmModel sets the list prices of input and output tokens"
+            raise ValidationError("unit", unit.value, bound)
+        try:
+            async with self._changing() as connection:
+                await _locked_model(connection, model_id, workspace_id, field="modelId")
+                return await repository.insert_price(
+                    connection, model_id, unit, price, id=new_id(), effective_at=effective_at
+                )
+        except asyncpg.UniqueViolationError:
+            assert effective_at is not None
+            raise Conflict(
+                f"the model has a price of {unit} from {effective_at.isoformat()} on already, and prices never change",
+                path=("effectiveAt",),
+            ) from None
+
     async def _write_model(self, id: str, values: dict[str, Any], workspace_id: str) -> LlmModel:
         async with self._changing() as connection:
             _, model = await _locked_model(connection, id, workspace_id)
@@ -152,16 +189,18 @@ async def _locked_provider(connection: Connection, id: str, workspace_id: str, f
     return provider
 
 
-async def _locked_model(connection: Connection, id: str, workspace_id: str) -> tuple[LlmProvider, LlmModel]:
+async def _locked_model(
+    connection: Connection, id: str, workspace_id: str, field: str = "id"
+) -> tuple[LlmProvider, LlmModel]:
     """The provider's row is locked first, and the model read after: what is decided on it holds until commit."""
     # PostgreSQL refuses some characters (U+0000) in any text; no id has them.
     model = await repository.find_model(connection, id, workspace_id) if id.isprintable() else None
     if model is None:
-        raise NotFound("LlmModel", id, path=("id",))
+        raise NotFound("LlmModel", id, path=(field,))
     provider = await _locked_provider(connection, model.provider_id, workspace_id)
     model = await repository.find_model(connection, id, workspace_id)
     if model is None:
-        raise NotFound("LlmModel", id, path=("id",))
+        raise NotFound("LlmModel", id, path=(field,))
     return provider, model
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from app import money
+from app.catalog.parameters import parse_rules
 from app.catalog.records import PriceInput
 from app.errors import ValidationError
 
@@ -20,6 +21,7 @@ MAX_DISPLAY_NAME: Final = 200
 MAX_DESCRIPTION: Final = 10_000
 MAX_URL: Final = 2_000
 MAX_CAPABILITIES: Final = 50
+MAX_TIMEOUT_SECONDS: Final = 86_400
 
 _NAME: Final = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _NAME_BOUND: Final = f'1 to {MAX_NAME} of a-z, 0-9, ".", "_" and "-", beginning with a letter or digit'
@@ -71,6 +73,20 @@ def optional_count(value: int | None, field: str) -> int | None:
 
 def optional_price(value: PriceInput | None, field: str) -> Decimal | None:
     return None if value is None else money.parse_price(value, field)
+
+
+def optional_timeout(value: float | None, field: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not 0 < value <= MAX_TIMEOUT_SECONDS:
+        raise ValidationError(field, value, f"a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}")
+    return float(value)
+
+
+def parameter_rules(value: Any) -> Any:
+    if value is not None:
+        parse_rules(value)
+    return value
 
 
 def capabilities(values: Sequence[str]) -> list[str]:

@@ -38,7 +38,10 @@ def plan(
         bool, typer.Option("--detailed-exitcode", help="Exit with 0: nothing differs, 1: an error, 2: it differs.")
     ] = False,
 ) -> None:
-    """Show what `tollgate apply` would change: + new, ~ changed, - removed. Changes nothing."""
+    """Show what `tollgate apply` would change: + new, ~ changed, - removed.
+
+    Changes nothing itself: review its output, then apply the same file.
+    """
     try:
         config, document = _prepare(file)
         made = asyncio.run(_plan(config, document, prune))

@@ -22,9 +22,6 @@ from app.configuration import nodes
 from app.configuration.nodes import Node, Scalar, Sequence
 from app.errors import ValidationError
 from app.providers.registry import ADAPTERS
-from app.requests.parameters import parse_rules
-
-MAX_TIMEOUT_SECONDS: Final = 86_400
 
 
 class Form(StrEnum):
@@ -127,19 +124,9 @@ def _adapter(value: str) -> str:
     return checked
 
 
-def _parameter_rules(value: Any) -> Any:
-    if value is not None:
-        parse_rules(value)
-    return value
-
-
 def _timeout(path: str, column: str, about: str) -> Field:
-    def check(value: float | None) -> float | None:
-        if value is not None and not 0 < value <= MAX_TIMEOUT_SECONDS:
-            raise ValidationError(path, value, f"a number of seconds above 0, at most {MAX_TIMEOUT_SECONDS}")
-        return value
-
-    return Field(path, column, Form.NUMBER, check, f"{about} Null: as the process is configured.", None, nullable=True)
+    told = f"{about} Null: as the process is configured."
+    return Field(path, column, Form.NUMBER, _of_model(column), told, _MODEL[column], nullable=True)
 
 
 def _defaults(record: type[Any]) -> Mapping[str, Any]:
@@ -269,19 +256,19 @@ MODEL_FIELDS: Final = (
         "parameterRules",
         "parameter_rules",
         Form.JSON,
-        _parameter_rules,
+        _of_model("parameter_rules"),
         "What parameters it takes: a list of {name, type, minimum, maximum, default, options, required}. "
         "Null: those of its protocol.",
-        None,
+        _MODEL["parameter_rules"],
         nullable=True,
     ),
     Field(
         "allowsUnknownParameters",
         "allows_unknown_parameters",
         Form.BOOLEAN,
-        bool,
+        _of_model("allows_unknown_parameters"),
         "Whether parameters without a rule are passed on.",
-        False,
+        _MODEL["allows_unknown_parameters"],
     ),
     _timeout("connectTimeoutSeconds", "connect_timeout_seconds", "To be connected."),
     _timeout("readTimeoutSeconds", "read_timeout_seconds", "Between two bytes of an answer."),

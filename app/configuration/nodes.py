@@ -19,6 +19,7 @@ from app.errors import ConfigurationError, ValidationError
 MAX_NODES: Final = 300_000
 """Of one file with its aliases followed, so that a few lines cannot fill the memory."""
 MAX_DEPTH: Final = 300
+_LEAST_TO_OVERFLOW: Final = 20_000
 
 _PLAIN: Final = "plain"
 _QUOTED: Final = "quoted"
@@ -88,6 +89,7 @@ def read_nodes(text: str, file: str, environment: Mapping[str, str], problems: P
     """None for an empty file, or one that is no YAML."""
     loader = _Loader(text)
     try:
+        _check_depth(text, file)
         root = loader.get_single_node()
     except yaml.YAMLError as error:
         problems.add(_error_position(error, file), _explain(error))
@@ -95,6 +97,26 @@ def read_nodes(text: str, file: str, environment: Mapping[str, str], problems: P
     finally:
         loader.dispose()
     return None if root is None else _Reader(file, environment, problems).read(root)
+
+
+def _check_depth(text: str, file: str) -> None:
+    """libyaml composes by recursion, and would overflow the stack of a file that is nested some 100,000 deep."""
+    if len(text) < _LEAST_TO_OVERFLOW:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _too_much(Position(file, event.start_mark.line + 1 if event.start_mark is not None else 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _too_much(position: Position) -> ConfigurationError:
+    return ConfigurationError(
+        f"{position}: the file must have at most {MAX_NODES} values, nested at most {MAX_DEPTH} deep"
+    )
 
 
 def _error_position(error: yaml.YAMLError, file: str) -> Position:
@@ -119,9 +141,7 @@ class _Reader:
         self._count += 1
         # Also ends an alias that contains itself.
         if self._count > MAX_NODES or depth > MAX_DEPTH:
-            raise ConfigurationError(
-                f"{position}: the file must have at most {MAX_NODES} values, nested at most {MAX_DEPTH} deep"
-            )
+            raise _too_much(position)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path, position)
         if isinstance(node, yaml.SequenceNode):

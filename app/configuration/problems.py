@@ -29,6 +29,10 @@ class Problems:
         if not isinstance(error, ValidationError):
             self.add(position, f"{path}: {error.message}")
             return
+        # An error inside a value names its place there: "parameterRules[0].minimum".
+        name = path.rpartition(".")[2]
+        if error.field.startswith(f"{name}["):
+            path += error.field.removeprefix(name)
         value = repr(error.value) if shown is None else f"what {shown!r} stands for"
         if len(value) > _LONGEST_VALUE:
             value = value[: _LONGEST_VALUE - 3] + "..."

@@ -12,7 +12,6 @@ from app import money
 from app.catalog import validation
 from app.catalog.records import UsageUnit
 from app.configuration.fields import (
-    MAX_TIMEOUT_SECONDS,
     MODEL_FIELDS,
     PRICE_KEYS,
     PROVIDER_FIELDS,
@@ -127,7 +126,7 @@ def _form(field: Field) -> dict[str, Any]:
         case Form.INTEGER:
             return {"type": "integer", "minimum": 1, "maximum": validation.MAX_COUNT}
         case Form.NUMBER:
-            return {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS}
+            return {"type": "number", "exclusiveMinimum": 0, "maximum": validation.MAX_TIMEOUT_SECONDS}
         case Form.BOOLEAN:
             return {"type": "boolean"}
         case Form.WORD:

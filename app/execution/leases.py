@@ -97,7 +97,7 @@ class LeaseKeeper:
         held.stop(Interruption.LEASE_LOST)
 
     def _report(self) -> None:
-        """That this process runs, and by when it must say so again: before the first end of a lease that may have a call."""
+        """That this process runs, and until when: before the first end of a lease that may still have a call."""
         if self._watchdog is None:
             return
         unreported = time.monotonic() + self._lease_seconds

@@ -37,16 +37,20 @@ class Watchdog:
         """Unless this is called again before that instant of time.monotonic(), this process is killed then."""
         if self._process is None:
             return
-        assert self._process.stdin is not None
         try:
-            os.write(self._process.stdin.fileno(), guardian.INSTANT.pack(instant))
-        except BlockingIOError:
-            # It is frozen itself. The calls are stopped from within all the same.
-            return
+            self._write(instant)
         except BrokenPipeError:
-            _log.warning("guardian_ended", exit_code=self._process.poll())
             self._close()
+            _log.warning("guardian_ended", exit_code=self._process.returncode)
             self.start()
+            self._write(instant)
+
+    def _write(self, instant: float) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        # Where the pipe is full, the guardian is frozen itself: calls are stopped from within all the same.
+        with suppress(BlockingIOError):
+            os.write(self._process.stdin.fileno(), guardian.INSTANT.pack(instant))
 
     def stop(self) -> None:
         if self._process is not None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -18,6 +19,7 @@ from app.catalog.snapshots import SnapshotHolder
 from app.config import Config
 from app.errors import (
     LeaseLost,
+    ModelUnavailable,
     PayloadTooLarge,
     RateLimited,
     TollgateError,
@@ -273,10 +275,18 @@ async def send_error(dialect: Dialect, error: TollgateError, headers: Mapping[st
     all_headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(encoded.body)).encode("latin-1")),
-        *_raw({**headers, **encoded.headers}),
+        *_raw({**headers, **encoded.headers, **_own_headers(error)}),
     ]
     await send({"type": "http.response.start", "status": encoded.status, "headers": all_headers})
     await send({"type": "http.response.body", "body": encoded.body})
+
+
+def _own_headers(error: TollgateError) -> dict[str, str]:
+    """What a dialect's errors cannot tell apart, for Tollgate's own clients."""
+    headers = {"x-tollgate-error": error.code}
+    if isinstance(error, ModelUnavailable) and error.alternatives:
+        headers["x-tollgate-alternatives"] = ",".join(quote(ref, safe=":/") for ref in error.alternatives)
+    return headers
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

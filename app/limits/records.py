@@ -71,3 +71,16 @@ class Start:
     started_at: datetime
     ended_at: datetime | None
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUsage:
+    """How far a provider's limits are used at one moment. `tokens_in_window`: settled, or else reserved."""
+
+    running: int
+    waiting: int
+    oldest_waiting_at: datetime | None
+    starts_in_window: int
+    tokens_in_window: int
+    consecutive_failures: int
+    circuit_open_until: datetime | None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from asyncpg import Record
 
 from app.db.pool import Connection
-from app.limits.records import Claim, ClaimedRequest, LeaseId, RenewedLease, Start
+from app.limits.records import Claim, ClaimedRequest, LeaseId, LimitUsage, RenewedLease, Start
 
 
 async def claim_requests(
@@ -125,3 +125,33 @@ async def read_starts(connection: Connection, provider_id: str, *, after_sequenc
         after_sequence,
     )
     return [Start(**row) for row in rows]
+
+
+async def limit_usage_of(connection: Connection, provider_ids: Sequence[str]) -> dict[str, LimitUsage]:
+    """As a claim would count it now, without its lock."""
+    rows = await connection.fetch(
+        """
+        SELECT t.provider_id, queue.running, queue.waiting, queue.oldest_waiting_at, recent.starts_in_window,
+               recent.tokens_in_window, t.consecutive_failures, t.circuit_open_until
+          FROM limit_states t
+         CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE r.status = 'PROCESSING') AS running,
+                      count(*) FILTER (WHERE r.status = 'PENDING') AS waiting,
+                      min(r.created_at) FILTER (WHERE r.status = 'PENDING') AS oldest_waiting_at
+                 FROM model_requests r
+                WHERE r.provider_id = t.provider_id AND r.status IN ('PENDING', 'PROCESSING')) queue
+         CROSS JOIN LATERAL (
+               SELECT count(*) AS starts_in_window,
+                      coalesce(sum(coalesce(s.settled_tokens, s.reserved_tokens)), 0)::bigint AS tokens_in_window
+                 FROM provider_starts s
+                WHERE s.provider_id = t.provider_id AND s.sequence > t.floor_sequence
+                  AND s.started_at > clock_timestamp()
+                      - (t.window_milliseconds + t.delivery_milliseconds) * interval '1 millisecond') recent
+         WHERE t.provider_id = ANY ($1)
+        """,
+        list(provider_ids),
+    )
+    return {
+        row["provider_id"]: LimitUsage(**{name: value for name, value in row.items() if name != "provider_id"})
+        for row in rows
+    }

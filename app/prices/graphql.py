@@ -69,7 +69,7 @@ class CostReceipt:
 class PricesQuery:
     @strawberry.field(
         graphql_type=CostReceipt,
-        description="At the prices of `at`, or else of now. The error PRICE_UNKNOWN where a used unit has no known price.",
+        description="At the prices of `at`, or else of now. PRICE_UNKNOWN where a used unit has no known price.",
     )
     def estimate_cost(
         self, info: Info, model: str, usage: UsageInput, at: datetime | None = strawberry.UNSET

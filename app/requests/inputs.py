@@ -42,8 +42,8 @@ class SubmitRequestInput:
     messages: list[MessageInput] | None = strawberry.UNSET
     input: JSON | None = strawberry.field(
         default=strawberry.UNSET,
-        description="A text for a model of text, code, images, video, embeddings or moderation; for the latter two also "
-        "a list of texts; else an object: {query, documents} to rerank, {text, voice} to speak, {audio, filename} "
+        description="A text for a model of text, code, images, video, embeddings or moderation; for the latter two "
+        "also a list of texts; else an object: {query, documents} to rerank, {text, voice} to speak, {audio, filename} "
         "(base64) to transcribe.",
     )
     parameters: JSON | None = strawberry.field(

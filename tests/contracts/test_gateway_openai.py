@@ -273,7 +273,7 @@ def test_a_bad_parameter_is_a_bad_request_that_names_it(client: OpenAI, paramete
 @pytest.mark.parametrize("model", CHAT_MODELS)
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, openai.BadRequestError), (404, openai.NotFoundError), (413, openai.APIStatusError)],
+    [(400, openai.BadRequestError), (404, openai.NotFoundError)],
 )
 def test_an_error_of_the_provider_is_the_sdks_own(
     client: OpenAI, model: str, status: int, kind: type[Exception], stream: bool
@@ -287,7 +287,8 @@ def test_an_error_of_the_provider_is_the_sdks_own(
 
 @pytest.mark.parametrize("model", CHAT_MODELS)
 def test_an_error_in_the_stream_is_raised_while_it_is_read(client: OpenAI, model: str) -> None:
-    text = told(reply="One two three four five six.", fault="error_midway", chunk_tokens=1)
+    # Long enough to come in several pieces: what has come is delivered, so the call is not tried again.
+    text = told(reply="word " * 5000, fault="error_midway", chunk_tokens=1)
     stream = client.chat.completions.create(model=model, messages=user(text), stream=True)
     texts = []
     with pytest.raises(openai.APIError):
@@ -323,7 +324,8 @@ def test_a_call_has_its_row_its_attempt_and_its_exact_cost(
         assert Decimal(headers["x-tollgate-cost"]) == cost
     (attempt,) = gateway.rows("SELECT * FROM request_attempts WHERE request_id = $1", request_id)
     assert (attempt["status"], attempt["number"]) == ("SUCCEEDED", 1)
-    assert attempt["provider_request_id"] == served["id"]
+    if provider != "goo":  # Google names none
+        assert attempt["provider_request_id"] == served["id"]
     lines = gateway.rows("SELECT unit::text, quantity, amount FROM ledger_entries WHERE request_id = $1", request_id)
     assert {line["unit"]: line["quantity"] for line in lines} == {
         "INPUT_TOKENS": 600,

@@ -81,6 +81,9 @@ def _model(provider: int, number: int) -> LlmModel:
         cost_output_per_million=None if number == 3 else Decimal("10.0000000000"),
         status=list(LlmModelStatus)[number % 3],
         is_default=number == 0,
+        parameter_rules=[{"name": "temperature", "maximum": 1.5}] if number % 2 else None,
+        allows_unknown_parameters=number == 4,
+        read_timeout_seconds=2.5 if number else None,
         created_at=_START,
         updated_at=_START,
     )

@@ -188,7 +188,7 @@ async def test_an_unknown_price_is_an_error_and_never_zero(api: Api) -> None:
     await model(api, await provider(api))
     body = await api.post('{ estimateCost(model: "openai:gpt-4o", usage: {inputTokens: 1}) { total } }')
     assert body["data"] is None
-    assert body["errors"][0]["extensions"]["code"] == "NOT_FOUND"
+    assert body["errors"][0]["extensions"]["code"] == "PRICE_UNKNOWN"
     assert "INPUT_TOKENS" in body["errors"][0]["message"]
 
 

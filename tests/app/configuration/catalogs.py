@@ -92,7 +92,9 @@ def _provider(draw: st.DrawFn, name: str) -> LlmProvider:
 def _model(draw: st.DrawFn, provider: LlmProvider, model_id: str, *, is_default: bool) -> LlmModel:
     statuses = [LlmModelStatus.ACTIVE, *([] if is_default else [LlmModelStatus.INACTIVE, LlmModelStatus.DEPRECATED])]
     rules = st.none() | st.lists(
-        st.fixed_dictionaries({"name": TEXT, "type": st.sampled_from(["number", "any"]), "default": VALUES}), max_size=2
+        st.fixed_dictionaries({"name": WORDS.map("p_{}".format), "type": st.just("any"), "default": VALUES}),
+        max_size=2,
+        unique_by=lambda rule: rule["name"],
     )
     seconds = st.none() | st.floats(0.001, 86_400)
     return LlmModel(

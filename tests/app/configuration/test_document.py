@@ -158,6 +158,10 @@ def model(line: str) -> str:
         (model("isDefault: 1"), ":5: providers[acme].models[m].isDefault must be true or false, not '1'"),
         (model("capabilities: chat"), ":5: providers[acme].models[m].capabilities must be a list of words"),
         (model("totalTimeoutSeconds: 0"), ":5: providers[acme].models[m].totalTimeoutSeconds must be a number of"),
+        (
+            model("parameterRules: [{name: n, type: number, minimum: 2, maximum: 1}]"),
+            ":5: providers[acme].models[m].parameterRules[0].maximum must be at least the minimum, 2, not 1",
+        ),
         (model("parameterRules: {}"), ":5: providers[acme].models[m].parameterRules must be a list of rules"),
         (
             model("prices: {inputTokens: -1}"),
@@ -249,3 +253,9 @@ def test_many_aliases_cannot_fill_the_memory(read: Loads) -> None:
     levels = "".join(f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 9))
     with pytest.raises(ConfigurationError, match="at most 300000 values"):
         read("settings:\n  l0: &l0 [1]\n" + levels)
+
+
+@pytest.mark.parametrize("deep", ["[" * 400 + "]" * 400, "[" * 1_000_000, "{a: " * 300_000, "- " * 300_000 + "x"])
+def test_a_deep_file_cannot_overflow_the_stack(read: Loads, deep: str) -> None:
+    with pytest.raises(ConfigurationError, match="nested at most 300 deep"):
+        read(f"settings:\n  a:\n    {deep}\n")

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import strawberry
 from graphql import GraphQLResolveInfo
@@ -39,6 +39,9 @@ from app.catalog.search import search_page
 from app.catalog.select import models_page
 from app.catalog.snapshots import SnapshotHolder
 from app.errors import ValidationError as Refused
+
+if TYPE_CHECKING:
+    from app.limits.graphql import ProviderLimits
 
 
 @strawberry.type(description="An LLM API, and the limits that hold for all calls of it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,3 +60,10 @@ class Progress:
     def __init__(self) -> None:
         self.collector = Collector()
         self.first_chunk_seconds: float | None = None
+
+    def add(self, chunks: Sequence[Chunk], started: float) -> None:
+        """`started`: the attempt's."""
+        if chunks and self.first_chunk_seconds is None:
+            self.first_chunk_seconds = time.monotonic() - started
+        for chunk in chunks:
+            self.collector.add(chunk)

@@ -7,7 +7,6 @@ No transaction is open in any of them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -23,7 +22,7 @@ from app.execution.estimate import estimate_usage
 from app.prices.calculation import disjoint_parts, price_usage
 from app.prices.records import Usage
 from app.providers.adapter import Adapter, ModelCall, ModelResponse, Unfinished
-from app.providers.operations import OPERATION_OF
+from app.providers.operations import OPERATION_OF, Chunk
 from app.providers.sse import EventDecoder
 from app.providers.transport import Transport
 
@@ -163,14 +162,14 @@ async def _stream(attempt: Attempt, transport: Transport, progress: Progress, si
         reader = adapter.stream_reader(model_call)
         decoder = EventDecoder()
         async for piece in answer.pieces():
-            chunks = [chunk for event in decoder.feed(piece) for chunk in reader.read(event.event, event.data)]
-            if not chunks:
-                continue
-            if progress.first_chunk_seconds is None:
-                progress.first_chunk_seconds = time.monotonic() - attempt.started
-            for chunk in chunks:
-                progress.collector.add(chunk)
-            if sink is not None:
+            chunks: list[Chunk] = []
+            try:
+                for event in decoder.feed(piece):
+                    chunks += reader.read(event.event, event.data)
+            finally:
+                # Also of what came just before an error: it was billed.
+                progress.add(chunks, attempt.started)
+            if chunks and sink is not None:
                 await sink(chunks)
         reader.end()
         return replace(progress.collector.response(), provider_request_id=_request_id(answer.headers))

@@ -87,7 +87,8 @@ async def providers_with_work(connection: Connection) -> list[str]:
     rows = await connection.fetch(
         """
         SELECT p.id FROM llm_providers p
-         WHERE EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING')
+         WHERE EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NULL)
+            OR EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NOT NULL)
             OR EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PROCESSING')
         """
     )

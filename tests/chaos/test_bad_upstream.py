@@ -35,7 +35,7 @@ async def test_a_provider_that_hangs_is_left_after_the_model_s_read_timeout(tria
     assert await _codes(trial) == ["TIMEOUT"]
     hung = [call for call in trial.work.record()["calls"] if call["outcome"] == "abandoned"]
     assert len(hung) == 3
-    assert all(0.3 <= call["ended"] - call["arrived"] < 2 for call in hung)
+    assert all(0.25 <= call["ended"] - call["arrived"] < 3 for call in hung), hung
 
 
 async def test_a_stream_that_falls_silent_is_charged_what_had_come(trial: Trial) -> None:
@@ -57,7 +57,7 @@ async def test_an_answer_that_trickles_is_left_after_the_model_s_total_timeout(t
     assert await _codes(trial) == ["TIMEOUT"]
     left = [call for call in trial.work.record()["calls"] if call["outcome"] == "abandoned"]
     assert len(left) == 3
-    assert all(0.5 <= call["ended"] - call["arrived"] < 2.5 for call in left)
+    assert all(0.3 <= call["ended"] - call["arrived"] < 3 for call in left), left
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -81,8 +81,8 @@ async def test_a_provider_that_takes_no_connection_is_left_after_the_model_s_con
 async def test_a_clock_that_was_set_back_admits_nothing_too_early_and_holds_nothing_up(trial: Trial) -> None:
     trial.work.configure(latency_ms=(50, 200))
     with trial.worker():
-        await trial.submit(40)
-        await trial.work.seen(ended=10)
-        # What a claim sees after the server's clock was set back by this much: its own clock is ahead.
-        await trial.work.execute("UPDATE limit_states SET clock = clock_timestamp() + interval '1.5 seconds'")
+        # What a claim sees after the server's clock was set back: the clock of its last claim is ahead.
+        await trial.work.execute("UPDATE limit_states SET clock = clock_timestamp() + interval '3 seconds'")
+        ids = await trial.submit(40)
         assert await trial.check() == {"COMPLETED": 40}
+    assert {attempt.status for id in ids for attempt in await trial.work.attempts(id)} == {"SUCCEEDED"}

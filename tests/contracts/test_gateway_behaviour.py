@@ -193,7 +193,7 @@ async def test_a_request_that_is_cancelled_over_graphql_ends_its_clients_wait(ga
 
 
 async def test_a_slow_reader_does_not_hold_others(gateway: GatewayServer) -> None:
-    huge = told(reply="word " * 400_000, chunk_tokens=2000)
+    huge = told(output_tokens=60_000, chunk_tokens=1)
     async with gateway.http() as http:
         async with http.stream("POST", CHAT, json=body(text=huge, stream=True)) as slow:
             assert slow.status_code == 200  # and is read no further

@@ -469,9 +469,11 @@ BEGIN
   END IF;
 
   -- The next moment at which something can have changed by time alone.
-  IF v_provider.is_enabled AND EXISTS (
-       SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND available_at <= v_now
-          AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)) THEN
+  IF v_provider.is_enabled AND (EXISTS (
+       SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND owner_id IS NULL AND available_at <= v_now
+          AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute)) OR EXISTS (
+       SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND owner_id IS NOT NULL AND available_at <= v_now
+          AND (v_provider.tokens_per_minute IS NULL OR reserved_tokens <= v_provider.tokens_per_minute))) THEN
     IF v_state.circuit_open_until > v_now THEN
       v_next := v_state.circuit_open_until;
     ELSIF v_running + v_admitted < v_provider.max_parallel_requests THEN
@@ -669,7 +671,8 @@ BEGIN
     SELECT DISTINCT provider_id FROM model_requests WHERE id = ANY (v_changed) AND status = 'PENDING'
     UNION SELECT unnest(v_providers)
   LOOP
-    IF EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING') THEN
+    IF EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING' AND owner_id IS NULL)
+       OR EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING' AND owner_id IS NOT NULL) THEN
       PERFORM pg_notify('tollgate_work', v_provider);
     END IF;
   END LOOP;

@@ -94,7 +94,7 @@ def _model(draw: st.DrawFn, provider: LlmProvider, model_id: str, *, is_default:
     rules = st.none() | st.lists(
         st.fixed_dictionaries({"name": WORDS.map("p_{}".format), "type": st.just("any"), "default": VALUES}),
         max_size=2,
-        unique_by=lambda rule: rule["name"],
+        unique_by=lambda rule: str(rule["name"]),
     )
     seconds = st.none() | st.floats(0.001, 86_400)
     return LlmModel(

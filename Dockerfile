@@ -11,8 +11,9 @@ COPY pyproject.toml README.md ./
 COPY app ./app
 COPY workers ./workers
 COPY seed ./seed
+COPY tollgate ./tollgate
 COPY prisma ./prisma
-RUN /opt/tollgate/bin/python -m compileall -q app workers seed
+RUN /opt/tollgate/bin/python -m compileall -q app workers seed tollgate
 
 FROM python:${PYTHON_VERSION}-slim
 RUN groupadd --gid 10001 tollgate && useradd --uid 10001 --gid tollgate --home-dir /var/lib/tollgate-data --create-home tollgate

@@ -40,6 +40,7 @@ bench: $(DEV) ## Measure, side by side with others, and print the table.
 generate: $(DEV) ## Rewrite what is generated: app/db/rows.py and app/schema.graphql.
 	PATH="$(CURDIR)/$(BIN):$$PATH" PRISMA_QUERY_ENGINE_BINARY=$(TRUE) PRISMA_SCHEMA_ENGINE_BINARY=$(TRUE) prisma generate
 	$(BIN)/python -m app.schema --write
+	$(BIN)/python -m app.configuration.schema --write
 
 lint: $(DEV) ## Check style, formatting, types and the direction of imports.
 	$(BIN)/ruff check .

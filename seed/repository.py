@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
+from app.catalog.repository import lock_catalog
 from app.db.pool import Connection
 from app.money import print_decimal
 from seed.plan import Catalog, Identity, Kind, Record, Source, Values
-
-_SEED_LOCK: Final = 0x746F6C6C_73656564
-"""Of pg_advisory_xact_lock: "tollseed"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Loaded:
 
 async def lock(connection: Connection) -> None:
     """One seed at a time, and no edit between what it read and what it writes. Readers and claims go on."""
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _SEED_LOCK)
+    await lock_catalog(connection)
     await connection.execute(
         "LOCK TABLE llm_providers, llm_models, model_prices, system_settings IN SHARE ROW EXCLUSIVE MODE"
     )

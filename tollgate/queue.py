@@ -63,7 +63,7 @@ def submit(submissions: Sequence[Mapping[str, Any]]) -> Steps[list[Request]]:
         query = (
             f"mutation({declared}) {{\n{fields}\n}}"
             f" fragment Result on SubmitRequestResult {{ __typename ... on ModelRequest {{ ...Fields }}"
-            f" {ERROR_FRAGMENT} }}{_FIELDS}"
+            f" {ERROR_FRAGMENT} ... on ModelUnavailable {{ alternatives }} }}{_FIELDS}"
         )
         data = yield from graphql(query, {f"i{number}": item for number, item in enumerate(part)})
         submitted += [_request(accepted(data[f"r{number}"])) for number in range(len(part))]

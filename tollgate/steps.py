@@ -29,7 +29,7 @@ _BY_STATUS: Final[Mapping[int, str]] = {
     503: "PROVIDER_UNAVAILABLE",
     504: "TIMEOUT",
 }
-ERROR_FRAGMENT: Final = "... on Error { code message path } ... on ModelUnavailable { alternatives }"
+ERROR_FRAGMENT: Final = "... on Error { code message path }"
 
 
 @dataclass(frozen=True, slots=True)

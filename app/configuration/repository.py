@@ -13,8 +13,6 @@ from app.db.rows import TABLES
 
 Row = Mapping[str, Any]
 
-SEED_LOCK: Final = 0x746F6C6C_73656564
-"""Of pg_advisory_xact_lock, the seed's as well ("tollseed"): one writer of many rows at a time."""
 _LOCK_TIMEOUT_MILLISECONDS: Final = 30_000
 _PROVIDERS: Final = "llm_providers"
 _MODELS: Final = "llm_models"
@@ -28,7 +26,6 @@ async def read_clock(connection: Connection) -> datetime:
 async def lock(connection: Connection) -> None:
     """Holds off the seed and every other change of the catalog until the transaction ends; readers and calls go on."""
     await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MILLISECONDS}")
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", SEED_LOCK)
     await lock_catalog(connection)
 
 

@@ -131,6 +131,8 @@ class Calls:
                     if status is None:
                         _log.warning("lease_was_lost", outcome=result.outcome)
         finally:
+            # Before anybody is told: who then asks for the next call must find the place free.
+            self._calls.pop((attempt.claim.request_id, attempt.claim.lease_id), None)
             when_ended(result, status)
         if self._observer is not None:
             self._observer.attempt_ended(
@@ -146,7 +148,7 @@ class Calls:
     def _end(self, key: tuple[str, str], claim: ClaimedRequest, task: asyncio.Task[None]) -> None:
         self._leases.release(claim)
         self._chunks.forget(claim)
-        del self._calls[key]
+        self._calls.pop(key, None)
         if not self._calls:
             self._idle.set()
         if not task.cancelled() and (error := task.exception()) is not None:

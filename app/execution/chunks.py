@@ -63,7 +63,7 @@ class ChunkLog:
                 self._sequences[request_id, lease_id] = sequence + 1
                 groups.append(ChunkGroup(request_id, lease_id, sequence, tuple(chunks)))
             try:
-                async with self._database.transaction() as connection:
+                async with self._database.connection() as connection:
                     await repository.append_chunks(connection, groups)
             except DATABASE_TROUBLE as error:
                 _log.warning("chunks_not_written", requests=len(groups), error=str(error))

@@ -100,7 +100,8 @@ class Finisher:
                 return
 
     async def _write(self, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:
-        async with self._database.transaction() as connection:
+        # One statement is a transaction, in one round trip.
+        async with self._database.connection() as connection:
             return await repository.finish_requests(connection, results)
 
 

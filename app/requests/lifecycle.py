@@ -34,6 +34,7 @@ MAX_BACKOFF_SECONDS: Final = 60.0
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 
 ATTEMPTS_PER_FALLBACK: Final = 3
+"""As the first model has; divert_requests in the database gives as many."""
 
 _CALLERS: Final = (InvalidRequest,)
 """What another model would refuse too."""
@@ -86,7 +87,8 @@ def decide(
         return Decision(exhausted)
     if attempt >= max_attempts:
         return Decision(exhausted, reason=f"all {max_attempts} attempts failed")
-    wait = backoff_seconds(attempt, jitter)
+    # The wait grows with the attempts at this model: those at an exhausted one before it do not count.
+    wait = backoff_seconds(max(1, attempt - max(0, max_attempts - ATTEMPTS_PER_FALLBACK)), jitter)
     if error.retry_after_seconds is not None:
         if error.retry_after_seconds > MAX_RETRY_AFTER_SECONDS:
             return Decision(

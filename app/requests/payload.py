@@ -108,7 +108,7 @@ def _other(value: Any, model_type: LlmModelType) -> OperationRequest:
     if unknown:
         raise ValidationError(f"input.{unknown[0]}", value[unknown[0]], f"left out: {model_type} takes {shape}")
     try:
-        request: OperationRequest = msgspec.convert({**value, "operation": OPERATION_OF_TYPE[model_type]}, kind)
+        request: OperationRequest = msgspec.convert({**value, "operation": OPERATION_OF_TYPE[model_type].value}, kind)
     except msgspec.ValidationError as error:
         raise ValidationError("input", value, f"{shape} ({error})") from None
     return request

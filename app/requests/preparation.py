@@ -9,7 +9,7 @@ from typing import Final
 from app.catalog.snapshot import Snapshot
 from app.db.ids import new_id
 from app.db.rows import LlmModel, LlmModelStatus, LlmProvider, ModelOperation
-from app.errors import ModelUnavailable, NotFound, ValidationError
+from app.errors import ModelUnavailable, NotFound, RequestRefused, ValidationError
 from app.limits.estimate import estimate_input_tokens, max_output_tokens
 from app.providers.operations import OPERATION_OF, Operation, OperationRequest, encode
 from app.requests.capabilities import check_capabilities
@@ -53,10 +53,7 @@ class Preparation:
         check_capabilities(request, model)
         parameters = check_parameters(submission.parameters, model)
         payload = bounded_payload(_FIELDS.get(operation, "input"), _encoded(request))
-        fallbacks = [self.usable_model(snapshot, name, workspace_id)[0] for name in submission.fallbacks]
-        for fallback in fallbacks:
-            self._check_kind(operation, fallback, snapshot)
-            check_capabilities(request, fallback)
+        fallbacks = self._fallbacks(submission, request, snapshot, workspace_id)
         return NewRequest(
             id=new_id(),
             workspace_id=workspace_id,
@@ -78,6 +75,21 @@ class Preparation:
             max_attempts=MAX_ATTEMPTS,
             created_by=created_by,
         )
+
+    def _fallbacks(
+        self, submission: SubmitRequest, request: OperationRequest, snapshot: Snapshot, workspace_id: str
+    ) -> list[LlmModel]:
+        found = []
+        for place, name in enumerate(submission.fallbacks):
+            try:
+                fallback, _ = self.usable_model(snapshot, name, workspace_id)
+                self._check_kind(OPERATION_OF[type(request)], fallback, snapshot)
+                check_capabilities(request, fallback)
+            except RequestRefused as refused:
+                refused.path = ("fallbacks", str(place))
+                raise
+            found.append(fallback)
+        return found
 
     def usable_model(self, snapshot: Snapshot, name: str, workspace_id: str) -> tuple[LlmModel, LlmProvider]:
         """By ref or id. Raises NotFound and ModelUnavailable."""

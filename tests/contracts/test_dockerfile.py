@@ -179,8 +179,9 @@ def test_services_are_a_database_a_migration_the_api_and_workers() -> None:
     assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
-def test_worker_may_drain_before_it_is_killed() -> None:
-    grace = int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+@pytest.mark.parametrize("service", ["api", "worker"])
+def test_process_may_drain_before_it_is_killed(service: str) -> None:
+    grace = int(COMPOSE["services"][service]["stop_grace_period"].removesuffix("s"))
     assert grace > Config.model_fields["drain_seconds"].default
 
 
@@ -191,8 +192,8 @@ def test_variables_of_a_service_are_known(service: str) -> None:
     known = {"DATABASE_URL"} | {f"TOLLGATE_{name.upper()}" for name in Config.model_fields} | keys
     given = COMPOSE["services"][service]["environment"]
     assert set(given) <= known
-    if service == "worker":
-        assert keys <= set(given), "the keys of all seeded providers reach the workers"
-        assert all(given[key] is None for key in keys), "they are passed on, not written here"
+    if service == "migrate":
+        assert not keys & set(given), "it makes no calls"
     else:
-        assert not keys & set(given), "only workers need keys"
+        assert keys <= set(given), "the keys of all seeded providers reach what makes calls"
+        assert all(given[key] is None for key in keys), "they are passed on, not written here"

@@ -231,7 +231,7 @@ async def test_an_edit_during_the_seed_is_not_lost(database_dsn: str, database: 
     await transaction.start()
     await operator.execute("UPDATE llm_models SET display_name = 'Ours' WHERE model_id = 'gpt-4o'")
     seeding = asyncio.create_task(service.seed_reference(database))
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'llm_models'::regclass"
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     while not await operator.fetchval(waiting):
         assert not seeding.done()
     await transaction.commit()

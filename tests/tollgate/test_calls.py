@@ -98,7 +98,7 @@ def test_a_model_is_a_callable_that_knows_what_the_catalog_says(service: Service
     assert (model.id, model.info.provider, model.info.model_type) == (CHAT, "oai", "TEXT")
     assert model.info.cost_input_per_million == Decimal("2.5")
     assert model(told(reply="direct")).data == "direct"
-    assert [chunk.data for chunk in model.stream(told(reply="direct")) if chunk.data][0]
+    assert next(chunk.data for chunk in model.stream(told(reply="direct")) if chunk.data)
     assert asyncio.run(_ask(model)) == "later"
 
 
@@ -159,8 +159,10 @@ def test_a_stream_that_has_not_ended_has_no_answer_yet(service: Service) -> None
 
 
 def test_a_stream_that_fails_midway_raises_what_happened(service: Service) -> None:
-    stream = service.stream(CHAT, told(fault="error_midway", chunk_ms=50, reply="A reply of several words."))
-    chunks = []
+    reply = "A reply of several words, " * 20
+    stream = service.stream("goo:chat-1", told(fault="disconnect_midway", chunk_ms=10, reply=reply))
+    chunks: list[tollgate.Chunk] = []
     with pytest.raises(tollgate.ProviderError) as caught:
         chunks.extend(stream)
+    assert 0 < len("".join(chunk.data for chunk in chunks)) < len(reply)
     assert caught.value.request_id == stream.request_id

@@ -315,8 +315,9 @@ RETURNS TABLE (
   wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision,
   catalog_revision bigint, permits_left bigint
 ) LANGUAGE plpgsql
--- A plan made while a table was small must not scan it when it has grown.
-SET enable_seqscan = off AS $$
+-- A plan made while a table was small must not scan it when it has grown. Its plans are kept: they are the same whatever
+-- the values are, and planning takes longer than what is planned.
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   v_provider llm_providers%ROWTYPE;
@@ -454,7 +455,10 @@ BEGIN
                 CASE WHEN p_owner_id IS NULL THEN r.payload END, CASE WHEN p_owner_id IS NULL THEN r.parameters END,
                 r.deadline, r.lease_started_at, r.reserved_tokens, r.is_streamed, cardinality(r.fallback_model_ids) > 0, r.created_at,
                 NULL::double precision, NULL::double precision, NULL::double precision, NULL::bigint, NULL::bigint;
-    v_changed := v_changed || v_ids;
+    -- What was submitted in this very transaction nobody can have heard of yet.
+    v_changed := v_changed || ARRAY(
+      SELECT r.id FROM model_requests r
+       WHERE r.id = ANY (v_ids) AND (p_owner_id IS NULL OR r.created_at <> transaction_timestamp()));
   END IF;
 
   v_state.last_sequence := v_state.last_sequence + v_admitted;
@@ -464,7 +468,7 @@ BEGIN
    WHERE provider_id = p_provider_id;
 
   v_changed := v_changed || v_expired || v_moved;
-  IF v_changed IS NOT NULL THEN
+  IF cardinality(v_changed) > 0 THEN
     PERFORM announce_requests(v_changed);
   END IF;
 
@@ -483,12 +487,13 @@ BEGIN
        ORDER BY s.sequence LIMIT 1;
     END IF;
   END IF;
-  SELECT least(v_next, min(lease_expires_at)) INTO v_next FROM model_requests
-   WHERE provider_id = p_provider_id AND status = 'PROCESSING';
-  SELECT least(v_next, min(available_at)) INTO v_next FROM model_requests
-   WHERE provider_id = p_provider_id AND status = 'PENDING' AND attempt_count > 0 AND available_at > v_now;
-  SELECT least(v_next, min(deadline)) INTO v_next FROM model_requests
-   WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline IS NOT NULL AND deadline > v_now;
+  v_next := least(
+    v_next,
+    (SELECT min(lease_expires_at) FROM model_requests WHERE provider_id = p_provider_id AND status = 'PROCESSING'),
+    (SELECT min(available_at) FROM model_requests
+      WHERE provider_id = p_provider_id AND status = 'PENDING' AND attempt_count > 0 AND available_at > v_now),
+    (SELECT min(deadline) FROM model_requests
+      WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline IS NOT NULL AND deadline > v_now));
   RETURN QUERY SELECT NULL::text, NULL::text, NULL::integer, NULL::integer, NULL::text, NULL::text, NULL::text, NULL::jsonb, NULL::jsonb,
     NULL::timestamptz, v_now, NULL::integer, NULL::boolean, NULL::boolean, NULL::timestamptz,
     CASE WHEN v_next IS NOT NULL THEN greatest(0, extract(epoch FROM v_next - clock_timestamp())) END::double precision, -- greatest() passes over a null
@@ -507,7 +512,7 @@ RETURNS TABLE (
   is_streamed boolean, has_fallback boolean, created_at timestamptz,
   wait_seconds double precision, send_within_seconds double precision, waited_seconds double precision,
   catalog_revision bigint, permits_left bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE v_provider text;
 BEGIN
@@ -568,18 +573,16 @@ $$;
 -- provider's. p_lines is an array of ledger lines. A result whose lease is no longer held changes nothing and is missing
 -- from the answer.
 CREATE FUNCTION finish_requests(p_results jsonb, p_lines jsonb) RETURNS TABLE (request_id text, status "ModelRequestStatus")
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   v_now timestamptz;
-  v_changed text[];
+  v_changed text[] := ARRAY(SELECT x ->> 'request_id' FROM jsonb_array_elements(p_results) AS x);
   v_providers text[];
-  v_provider text;
   v_outcome record;
 BEGIN
   -- The limit states are locked before any request, in one order, as claim_requests does.
-  SELECT array_agg(DISTINCT r.provider_id) INTO v_providers FROM model_requests r
-   WHERE r.id IN (SELECT x ->> 'request_id' FROM jsonb_array_elements(p_results) AS x);
+  SELECT array_agg(DISTINCT r.provider_id) INTO v_providers FROM model_requests r WHERE r.id = ANY (v_changed);
   PERFORM FROM limit_states WHERE provider_id = ANY (v_providers) ORDER BY provider_id FOR UPDATE;
   SELECT greatest(clock_timestamp(), max(clock)) INTO v_now FROM limit_states WHERE provider_id = ANY (v_providers);
   v_now := coalesce(v_now, clock_timestamp());
@@ -591,6 +594,10 @@ BEGIN
       FROM jsonb_to_recordset(p_results) AS x(request_id text, lease_id text, outcome text, provider_fault boolean)
       JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
      GROUP BY r.provider_id
+    -- A success after none but successes changes nothing.
+    HAVING bool_or(x.provider_fault) OR EXISTS (
+      SELECT FROM limit_states t
+       WHERE t.provider_id = r.provider_id AND (t.consecutive_failures > 0 OR t.circuit_open_until IS NOT NULL))
   LOOP
     PERFORM record_outcomes(v_outcome.provider_id, v_outcome.failures, v_outcome.has_success, v_now);
   END LOOP;
@@ -605,7 +612,7 @@ BEGIN
       response_model text, provider_request_id text, finish_reason text, http_status integer)
   ), held AS MATERIALIZED (
     SELECT r.id, r.provider_id, r.model_ref, r.attempt_count, r.worker_id, r.lease_started_at, r.start_sequence,
-           r.cancel_requested_at, r.fallback_model_ids, r.reserved_tokens, x.*
+           r.cancel_requested_at, r.fallback_model_ids, r.reserved_tokens, r.workspace_id, x.*
       FROM results x JOIN model_requests r ON r.id = x.request_id AND r.lease_id = x.lease_id AND r.status = 'PROCESSING'
      ORDER BY r.id FOR UPDATE OF r
   ), decided AS MATERIALIZED (
@@ -628,12 +635,11 @@ BEGIN
   ), charged AS (
     INSERT INTO ledger_entries (workspace_id, request_id, lease_id, model_ref, unit, quantity, price_id, price_per_million,
                                 amount, currency, is_estimated, charged_at)
-    SELECT r.workspace_id, l.request_id, l.lease_id, r.model_ref, l.unit, l.quantity, l.price_id, l.price_per_million,
+    SELECT h.workspace_id, l.request_id, l.lease_id, h.model_ref, l.unit, l.quantity, l.price_id, l.price_per_million,
            l.amount, l.currency, l.is_estimated, v_now
       FROM jsonb_to_recordset(p_lines) AS l(request_id text, lease_id text, unit "UsageUnit", quantity numeric, price_id text,
                                             price_per_million numeric, amount numeric, currency text, is_estimated boolean)
       JOIN held h ON h.request_id = l.request_id AND h.lease_id = l.lease_id
-      JOIN model_requests r ON r.id = l.request_id
   ), settled AS (
     UPDATE provider_starts s SET settled_tokens = h.settled_tokens, ended_at = v_now
       FROM held h WHERE s.provider_id = h.provider_id AND s.sequence = h.start_sequence
@@ -664,18 +670,13 @@ BEGIN
     FROM decided h WHERE r.id = h.id
   RETURNING r.id, r.status;
 
-  SELECT array_agg(x ->> 'request_id') INTO v_changed FROM jsonb_array_elements(p_results) AS x;
   PERFORM announce_requests(v_changed);
   -- A request that went on to another provider waits there.
-  FOR v_provider IN
-    SELECT DISTINCT provider_id FROM model_requests WHERE id = ANY (v_changed) AND status = 'PENDING'
-    UNION SELECT unnest(v_providers)
-  LOOP
-    IF EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING' AND owner_id IS NULL)
-       OR EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING' AND owner_id IS NOT NULL) THEN
-      PERFORM pg_notify('tollgate_work', v_provider);
-    END IF;
-  END LOOP;
+  PERFORM pg_notify('tollgate_work', p.id)
+     FROM (SELECT provider_id AS id FROM model_requests WHERE id = ANY (v_changed) AND status = 'PENDING'
+           UNION SELECT unnest(v_providers)) p
+    WHERE EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NULL)
+       OR EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NOT NULL);
 END $$;
 
 -- Cancels a waiting request at once, and asks the worker of a running one to stop. Answers the status it now has,

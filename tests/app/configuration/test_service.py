@@ -10,11 +10,9 @@ import pytest
 from app.catalog.records import LlmModelStatus, UpdateModel, UpdateProvider
 from app.catalog.service import CatalogService
 from app.catalog.snapshots import SnapshotHolder
-from app.configuration import repository as configuration_repository
 from app.configuration.service import ConfigurationService
 from app.db.pool import Database
 from app.errors import ConfigurationError, Conflict
-from seed import repository as seed_repository
 from tests.app.configuration.conftest import Loads, fetch, lines
 
 ACME = """
@@ -345,7 +343,3 @@ async def test_an_edit_through_the_api_at_the_same_time_is_neither_lost_nor_a_de
         )
     rows = await fetch(database, "SELECT display_name, description FROM llm_models WHERE model_id = 'b'")
     assert rows == [("N5", "D5")]
-
-
-def test_the_lock_is_the_seeds() -> None:
-    assert configuration_repository.SEED_LOCK == seed_repository._SEED_LOCK

@@ -52,6 +52,9 @@ class Whole:
     finish_reason: FinishReason | None
 
 
+NOTHING = Whole("", "", frozenset(), [], None)
+
+
 def whole(output: ChatOutput) -> dict[int, Whole]:
     found = {}
     for choice in output.choices:
@@ -63,7 +66,7 @@ def whole(output: ChatOutput) -> dict[int, Whole]:
             [(call.id, call.name, call.arguments) for call in choice.tool_calls],
             choice.finish_reason,
         )
-    return found
+    return {index: choice for index, choice in found.items() if choice != NOTHING}
 
 
 def collected(parts: list[Chunk]) -> ChatOutput:

@@ -141,6 +141,56 @@ async def test_batches_that_share_keys_in_opposite_orders_all_come_through(reque
     assert answers[0] == list(reversed(answers[1])) == answers[2][100:] + answers[2][:100]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE llm_models SET status = 'DEPRECATED'",
+        "UPDATE llm_providers SET is_enabled = false",
+        "UPDATE llm_models SET max_output_tokens = 5",
+        "DELETE FROM llm_models",
+    ],
+)
+async def test_a_repeat_answers_the_first_request_whatever_became_of_its_model(
+    requests: Requests, database: Database, change: str
+) -> None:
+    keyed = replace(KEYED, parameters={"max_tokens": 10})
+    first = await requests.submit(keyed)
+    await requests.connection.execute(change)
+    async with request_service(database) as service:
+        assert (await service.submit(keyed, workspace_id="default")).id == first.id
+        batch = [keyed, replace(keyed, model="#/Model/acme/chat-1")]
+        assert await service.enqueue(batch, workspace_id="default") == [first.id] * 2
+        with pytest.raises(Conflict, match=first.id):
+            await service.submit(replace(keyed, metadata={"a": 1}), workspace_id="default")
+        with pytest.raises(TollgateError) as refused:
+            await service.submit(replace(keyed, idempotency_key="another"), workspace_id="default")
+        assert not isinstance(refused.value, Conflict)
+        with pytest.raises(TollgateError):
+            await service.submit(keyed, workspace_id="other")
+    assert await requests.count() == 1
+
+
+async def test_a_repeat_answers_the_first_request_after_its_deadline(requests: Requests) -> None:
+    first = await requests.submit(replace(KEYED, deadline=datetime.now(UTC) + timedelta(hours=1)))
+    late = replace(KEYED, deadline=datetime.now(UTC) - timedelta(hours=1))
+    assert (await requests.submit(late)).id == first.id
+    with pytest.raises(ValidationError, match="deadline"):
+        await requests.submit(replace(late, idempotency_key="another"))
+
+
+async def test_a_batch_of_new_requests_and_repeats_that_are_refused_now_keeps_its_order(requests: Requests) -> None:
+    first = await requests.submit(KEYED)
+    late = replace(KEYED, deadline=datetime.now(UTC) - timedelta(hours=1))
+    before, repeat, after = await requests.service.enqueue([SUBMISSION, late, KEYED], workspace_id="default")
+    assert repeat == after == first.id != before
+    with pytest.raises(ValidationError) as refused:
+        await requests.service.enqueue(
+            [SUBMISSION, late, replace(late, idempotency_key="another")], workspace_id="default"
+        )
+    assert refused.value.path == ("inputs", "2", "deadline")
+    assert await requests.count() == 2
+
+
 # What cannot be submitted ---------------------------------------------------
 
 
@@ -295,6 +345,21 @@ async def test_a_page_holds_what_its_filter_lets_through(requests: Requests) -> 
     assert await ids(model_id=requests.row.model_id) == {first, second}
     assert await ids(created_after=now + timedelta(minutes=1)) == set()
     assert await ids(created_before=now + timedelta(minutes=1)) == {first, second}
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800"])
+async def test_a_filter_or_cursor_that_no_database_can_hold_is_refused(requests: Requests, text: str) -> None:
+    for where, field in (
+        (RequestFilter(provider_id=text), "filter.providerId"),
+        (RequestFilter(model_id=text), "filter.modelId"),
+    ):
+        with pytest.raises(ValidationError, match=field):
+            await requests.service.page(where, workspace_id="default", first=1)
+        with pytest.raises(ValidationError, match=field):
+            await requests.service.count(where, workspace_id="default")
+    with pytest.raises(ValidationError, match="after"):
+        await requests.service.page(RequestFilter(), workspace_id="default", first=1, before_id=text)
+    assert await requests.service.progress(text, workspace_id="default") is None
 
 
 async def test_another_workspace_sees_nothing(requests: Requests) -> None:

@@ -19,7 +19,7 @@ import uvloop
 from rich.console import Console
 
 from app.db.pool import Database
-from bench import catalog, claims, cost, gateway, pgqueuer_peer, size, worker
+from bench import catalog, claims, cost, gateway, pgqueuer_peer, size, streams, worker
 from bench.place import fresh_database, open_server
 from bench.table import Row, as_markdown, print_table
 from seed.service import seed_genai_prices, seed_reference
@@ -71,6 +71,13 @@ async def _gateway(bench: Bench) -> list[Row]:
         return await gateway.run(database, bench.seconds, bench.data_dir)
 
 
+async def _streams(bench: Bench) -> list[Row]:
+    async with fresh_database(bench.server, "bench_streams") as database:
+        rows = await streams.run(database, bench.data_dir)
+    async with fresh_database(bench.server, "bench_waiting") as database:
+        return rows + await streams.run_waiting(database, bench.data_dir)
+
+
 _PARTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "catalog": _catalog,
     "claims": _claims,
@@ -78,6 +85,7 @@ _PARTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "size": _size,
     "cost": _cost,
     "gateway": _gateway,
+    "streams": _streams,
 }
 
 

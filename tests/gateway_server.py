@@ -53,6 +53,7 @@ MODELS: Final = {
     "goo": ("google", ("chat-1",)),
     "coh": ("cohere", ("rerank-1",)),
     "narrow": ("openai", ("chat-1",)),  # one call at a time
+    "frail": ("openai", ("chat-1",)),  # whose calls may take half a second
 }
 
 
@@ -149,6 +150,12 @@ async def _fill(dsn: str, emulator: Emulator) -> tuple[str, str]:
                 )
                 for model in models:
                     await _insert_model(connection, provider_id, model)
+            await connection.execute(
+                """
+                UPDATE llm_models SET total_timeout_seconds = 0.5
+                 WHERE provider_id = (SELECT id FROM llm_providers WHERE name = 'frail')
+                """
+            )
         access = AccessService(database)
         operator = await access.create("a program", AccessRole.OPERATOR)
         reader = await access.create("a reader", AccessRole.READER)

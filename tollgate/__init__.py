@@ -73,13 +73,16 @@ def init(
     2. a server that runs on this machine with this data directory (TOLLGATE_DATA_DIR, or .tollgate)
     3. an embedded one, which is started in the data directory, and ends with the last program that uses it
 
-    `embedded=True` goes straight to the last, and `embedded=False` never does; with `demo` the embedded server's calls
+    `embedded=True` goes straight to the last, and `embedded=False` never does. So does `demo=True`, and the calls then
     go to the built-in provider emulator, which needs no key. `timeout_seconds` bounds the time without any answer.
     Raises ConfigurationError.
     """
     directory = data_directory() if data_dir is None else Path(data_dir)
+    if demo and embedded is False:
+        raise ConfigurationError("demo=True needs the embedded server", path=("demo",))
+    embedded = True if demo else embedded
     if embedded and url is not None:
-        raise ConfigurationError("url and embedded=True cannot both be given", path=("url",))
+        raise ConfigurationError("url cannot be given beside embedded=True or demo=True", path=("url",))
     if not embedded:
         url = url or os.environ.get("TOLLGATE_URL") or None
         if url is not None:
@@ -87,7 +90,7 @@ def init(
             if not token:
                 raise ConfigurationError(f"{url} needs a token: give it, or set TOLLGATE_TOKEN", path=("token",))
             return Service(url, token, timeout_seconds=timeout_seconds)
-        found = None if demo else find_local_server(directory)
+        found = find_local_server(directory)
         if found is not None:
             return Service(found[0], token or found[1], timeout_seconds=timeout_seconds)
         if embedded is False:

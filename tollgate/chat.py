@@ -47,7 +47,7 @@ def chat_call(
     body: dict[str, Any] = {"model": model_id, "messages": messages, **parameters}
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return Call(_PATH, body, options.headers())
+    return Call(_PATH, body, options.headers(), options.wait_seconds or 0)
 
 
 def invoke(call: Call) -> Steps[Answer]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tollgate.errors import NotFound, StillWaiting, ValidationError
 from tollgate.records import CostLine, Request, RequestError, Usage
-from tollgate.steps import ERROR_FRAGMENT, Pause, Steps, accepted, decimal, graphql
+from tollgate.steps import ERROR_FRAGMENT, Pause, Steps, accepted, decimal, graphql, graphql_patiently
 
 PER_OPERATION: Final = 25
 """Requests that are submitted or read in one GraphQL operation: the server bounds the aliases of one."""
@@ -65,7 +65,7 @@ def submit(submissions: Sequence[Mapping[str, Any]]) -> Steps[list[Request]]:
             f" fragment Result on SubmitRequestResult {{ __typename ... on ModelRequest {{ ...Fields }}"
             f" {ERROR_FRAGMENT} ... on ModelUnavailable {{ alternatives }} }}{_FIELDS}"
         )
-        data = yield from graphql(query, {f"i{number}": item for number, item in enumerate(part)})
+        data = yield from graphql_patiently(query, {f"i{number}": item for number, item in enumerate(part)})
         submitted += [_request(accepted(data[f"r{number}"])) for number in range(len(part))]
     return submitted
 
@@ -82,7 +82,7 @@ def get_requests(ids: Sequence[str]) -> Steps[list[Request]]:
         part = ids[start : start + PER_OPERATION]
         declared = ", ".join(f"$i{number}: ID!" for number in range(len(part)))
         fields = "\n".join(f"r{number}: request(id: $i{number}) {{ ...Fields }}" for number in range(len(part)))
-        data = yield from graphql(
+        data = yield from graphql_patiently(
             f"query({declared}) {{\n{fields}\n}}{_FIELDS}", {f"i{number}": id for number, id in enumerate(part)}
         )
         for number, id in enumerate(part):

@@ -1,6 +1,7 @@
 """Operations as steps: generators of calls to make, which a driver makes with or without asyncio.
 
-An operation is so written once. A step is a Call, answered with its Reply, or a Pause.
+An operation is so written once. A step is a Call, answered with its Reply or with the error that there was none, or a
+Pause.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
-from tollgate.errors import RequestRefused, ServerUnreachable, TollgateError, error_of
+from tollgate.errors import DatabaseUnavailable, RequestRefused, ServerUnreachable, TollgateError, error_of
 
 Result = TypeVar("Result")
 
@@ -29,16 +30,19 @@ _BY_STATUS: Final[Mapping[int, str]] = {
     503: "PROVIDER_UNAVAILABLE",
     504: "TIMEOUT",
 }
+_PAUSES: Final = (0.1, 0.3, 1.0, 3.0)
+"""Seconds, before what may be sent again is sent again."""
 ERROR_FRAGMENT: Final = "... on Error { code message path }"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A POST of JSON."""
+    """A POST of JSON. `wait_seconds`: how much longer than usual the answer may take to begin."""
 
     path: str
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    wait_seconds: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,16 @@ def graphql(query: str, variables: Mapping[str, Any] | None = None) -> Steps[dic
         raise ServerUnreachable(f"the answer is none of Tollgate's (status {reply.status})", http_status=reply.status)
     data: dict[str, Any] = body["data"]
     return data
+
+
+def graphql_patiently(query: str, variables: Mapping[str, Any]) -> Steps[dict[str, Any]]:
+    """`graphql` of what may be sent again, such as a query: a server that starts anew is waited for."""
+    for seconds in _PAUSES:
+        try:
+            return (yield from graphql(query, variables))
+        except (ServerUnreachable, DatabaseUnavailable):
+            yield Pause(seconds)
+    return (yield from graphql(query, variables))
 
 
 def accepted(result: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import threading
 import time
@@ -10,11 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 import httpx
 
-from tollgate.errors import ConfigurationError, ServerUnreachable
+from tollgate.errors import ConfigurationError, ServerUnreachable, TollgateError
 from tollgate.steps import Call, Pause, Reply, Steps, gateway_error
 
 Result = TypeVar("Result")
@@ -26,65 +26,77 @@ _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=10
 
 
 class Transport:
-    """Safe for threads and for event loops."""
+    """Safe for threads, for event loops, and for processes that are forked."""
 
     def __init__(self, url: str, token: str, *, timeout_seconds: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.password is not None:
             raise ConfigurationError("the server's URL must be of the form http://host:port", path=("url",))
         self.url = url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
         self._options: dict[str, Any] = {
             "base_url": self.url,
             "headers": {"authorization": f"Bearer {token}"},
-            "timeout": httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS, pool=None),
             "limits": _LIMITS,
             # A proxy of the environment is not for a server on this machine.
             "trust_env": parts.hostname not in _LOOPBACK,
             # Made once: it takes longer than a call.
             "verify": ssl.create_default_context() if parts.scheme == "https" else False,
         }
-        self._client = httpx.Client(**self._options)
-        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        self._open()
+
+    def _open(self) -> None:
+        self._process_id = os.getpid()
         self._lock = threading.Lock()
+        self._client = httpx.Client(**self._options)
+        self._async_clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
     def run(self, steps: Steps[Result]) -> Result:
-        reply: Reply | None = None
         try:
+            step = next(steps)
             while True:
-                step = steps.send(reply)
-                reply = None
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
+                try:
+                    reply = self._make(step)
+                except TollgateError as error:
+                    step = steps.throw(error)
                 else:
-                    with self._explained():
-                        reply = _reply(self._client.post(step.path, json=step.body, headers=step.headers))
+                    step = steps.send(reply)
         except StopIteration as end:
             result: Result = end.value
             return result
 
     async def run_async(self, steps: Steps[Result]) -> Result:
-        reply: Reply | None = None
         try:
+            step = next(steps)
             while True:
-                step = steps.send(reply)
-                reply = None
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
+                try:
+                    reply = await self._make_async(step)
+                except TollgateError as error:
+                    step = steps.throw(error)
                 else:
-                    with self._explained():
-                        client = self._async_client()
-                        reply = _reply(await client.post(step.path, json=step.body, headers=step.headers))
+                    step = steps.send(reply)
         except StopIteration as end:
             result: Result = end.value
             return result
 
+    def _make(self, step: Call | Pause) -> Reply | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        with self._explained():
+            return _reply(self._sync_client().post(step.path, **self._request(step)))
+
+    async def _make_async(self, step: Call | Pause) -> Reply | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        with self._explained():
+            return _reply(await self._async_client().post(step.path, **self._request(step)))
+
     @contextmanager
     def stream(self, call: Call) -> Iterator[httpx.Response]:
         """An answer whose body is still to be read. Raises the error that it is instead."""
-        with (
-            self._explained(),
-            self._client.stream("POST", call.path, json=call.body, headers=call.headers) as response,
-        ):
+        with self._explained(), self._sync_client().stream("POST", call.path, **self._request(call)) as response:
             if response.status_code != 200:
                 response.read()
                 raise gateway_error(_reply(response))
@@ -93,12 +105,15 @@ class Transport:
     @asynccontextmanager
     async def stream_async(self, call: Call) -> AsyncIterator[httpx.Response]:
         with self._explained():
-            client = self._async_client()
-            async with client.stream("POST", call.path, json=call.body, headers=call.headers) as response:
+            async with self._async_client().stream("POST", call.path, **self._request(call)) as response:
                 if response.status_code != 200:
                     await response.aread()
                     raise gateway_error(_reply(response))
                 yield response
+
+    def _request(self, call: Call) -> dict[str, Any]:
+        timeout = httpx.Timeout(self._timeout_seconds + call.wait_seconds, connect=_CONNECT_SECONDS, pool=None)
+        return {"json": call.body, "headers": call.headers, "timeout": timeout}
 
     def close(self) -> None:
         self._client.close()
@@ -111,13 +126,25 @@ class Transport:
         if client is not None:
             await client.aclose()
 
+    def _sync_client(self) -> httpx.Client:
+        self._leave_to_parent()
+        return self._client
+
     def _async_client(self) -> httpx.AsyncClient:
+        self._leave_to_parent()
         loop = asyncio.get_running_loop()
         with self._lock:
             client = self._async_clients.get(loop)
             if client is None:
+                # The connections of a loop that has ended keep it in memory.
+                self._async_clients = {of: kept for of, kept in self._async_clients.items() if not of.is_closed()}
                 client = self._async_clients[loop] = httpx.AsyncClient(**self._options)
         return client
+
+    def _leave_to_parent(self) -> None:
+        """A forked process must not write to the connections that it shares with its parent."""
+        if self._process_id != os.getpid():
+            self._open()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -55,11 +55,13 @@ class Attempt:
 class Progress:
     """How far a streamed call has come, for when it ends before its time."""
 
-    __slots__ = ("collector", "first_chunk_seconds")
+    __slots__ = ("collector", "first_chunk_seconds", "is_sent")
 
     def __init__(self) -> None:
         self.collector = Collector()
         self.first_chunk_seconds: float | None = None
+        self.is_sent = False
+        """Or being sent: what it comes to from then on is the provider's to say."""
 
     def add(self, chunks: Sequence[Chunk], started: float) -> None:
         """`started`: the attempt's."""

@@ -65,6 +65,10 @@ class ClaimLoop:
         self._due[provider_id] = 0.0
         self._wake.set()
 
+    def look_again(self) -> None:
+        """There is capacity where there was none: what became due meanwhile is claimed now."""
+        self._wake.set()
+
     def learn(self, provider_id: str, claim: Claim) -> None:
         """Takes over when to look again from a claim, also one made elsewhere in this process."""
         if claim.wait_seconds is not None:

@@ -146,7 +146,7 @@ class Executor:
             deadline=claim.deadline,
             jitter=self._jitter(),
         )
-        attempt = self._with_partial_usage(attempt, progress)
+        attempt = self._with_partial_usage(attempt, error, progress)
         result = failed(attempt, error, decision, progress)
         _log.info(
             "attempt_failed",
@@ -159,9 +159,12 @@ class Executor:
         )
         return result
 
-    def _with_partial_usage(self, attempt: Attempt, progress: Progress) -> Attempt:
+    def _with_partial_usage(self, attempt: Attempt, error: ProviderError, progress: Progress) -> Attempt:
         """A stream that broke off was billed for what had come of it: that is estimated, and charged as estimated."""
-        if progress.first_chunk_seconds is None or attempt.model is None:
+        if not progress.is_sent or attempt.model is None:
+            return attempt
+        if progress.first_chunk_seconds is None and not isinstance(error, CallCancelled):
+            # Whether it came to anything is not known. Of a call that was stopped while it ran, the input is billed.
             return attempt
         try:
             attempt = replace(attempt, response=progress.collector.response())

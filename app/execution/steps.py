@@ -118,6 +118,7 @@ def render(attempt: Attempt, *, stream: bool) -> Attempt:
 async def call(attempt: Attempt, transport: Transport, *, progress: Progress, sink: ChunkSink | None) -> Attempt:
     """Sends the call and reads its answer; of a streamed one each chunk goes to `sink` as it comes."""
     assert attempt.model_call is not None
+    progress.is_sent = True
     if attempt.model_call.stream:
         response = await _stream(attempt, transport, progress, sink)
     else:

@@ -106,6 +106,8 @@ class GatewayCalls:
         self._new: list[LiveCall] = []
         self._wake = asyncio.Event()
         self._waits: dict[str, float | None] = {}
+        self._queued: set[str] = set()
+        """Calls whose rows wait for a permit."""
         self._doubtful: set[str] = set()
         """Calls that wait here, whose rows were changed by somebody else."""
         self._doubt = asyncio.Event()
@@ -117,8 +119,8 @@ class GatewayCalls:
             listener=listener,
             snapshots=snapshots,
             lease_seconds=lease_seconds,
-            # Where nobody waits here, there is nothing to claim.
-            capacity=lambda: self._capacity() if len(self._live) > len(calls) else 0,
+            # Where nobody waits here, there is nothing to claim. What is being written is claimed with that.
+            capacity=lambda: self._capacity() if self._queued else 0,
             take=self._take,
         )
         listener.subscribe(CANCEL, leases.request_cancel)
@@ -245,12 +247,16 @@ class GatewayCalls:
             return
         for call in group:
             call.written.set()
+            if call.row.id in self._live:
+                self._queued.add(call.row.id)
         for provider_id, claim in claims.items():
             self._take(claim, provider_id, claimed_at)
             self._claims.learn(provider_id, claim)
             if len(claim.requests) >= capacity:
                 # There may be permits for more than had a place here.
                 self._claims.wake(provider_id)
+        if self._queued:
+            self._claims.look_again()
         for call in group:
             if call.is_cancelled and call.running is None and not call.ended.done():
                 # Its client left while it was being written.
@@ -296,6 +302,7 @@ class GatewayCalls:
             # Else its client has gone meanwhile; the lease runs out, and it ends.
 
     def _run(self, call: LiveCall, request: ClaimedRequest, claim: Claim, claimed_at: float) -> None:
+        self._queued.discard(call.row.id)
         started = claimed_at + claim.waited_seconds
         attempt = Attempt(
             request,
@@ -324,11 +331,14 @@ class GatewayCalls:
         self._claims.wake(provider_id)
         if status is ModelRequestStatus.PENDING:
             # It waits for its next attempt; a notification tells at which provider.
+            self._queued.add(call.row.id)
+            self._claims.look_again()
             return
         # Under a lost lease the row says something else than the result.
         self._end(call, result if status is not None else None)
 
     def _end(self, call: LiveCall, result: AttemptResult | TollgateError | None) -> None:
+        self._queued.discard(call.row.id)
         if self._live.pop(call.row.id, None) is not None:
             self._bytes -= len(call.row.payload)
         if not call.ended.done():

@@ -9,6 +9,7 @@ from typing import Final
 from app.errors import ValidationError
 
 PREFIX: Final = "x-tollgate-"
+KNOWN_OPTIONS: Final = ("fallbacks", "on-disconnect", "priority", "wait-seconds")
 MAX_WAIT_SECONDS: Final = 3600.0
 
 
@@ -24,11 +25,10 @@ class GatewayOptions:
 
 def read_options(headers: Mapping[str, str], *, default_wait_seconds: float) -> GatewayOptions:
     """From lower-case headers. Raises ValidationError naming the header; one that is not known is refused."""
-    known = {"priority", "wait-seconds", "on-disconnect", "fallbacks"}
     for name, value in headers.items():
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KNOWN_OPTIONS:
             raise ValidationError(
-                name, value, f"left out: known are {', '.join(PREFIX + item for item in sorted(known))}"
+                name, value, f"left out: known are {', '.join(PREFIX + item for item in KNOWN_OPTIONS)}"
             )
     return GatewayOptions(
         priority=_priority(headers.get(f"{PREFIX}priority")),

@@ -16,10 +16,14 @@ from app.limits.repository import read_starts
 from app.requests.records import SubmitRequest
 from tests.catalog_rows import CatalogRow, insert_model
 from tests.emulator import Emulator
-from tests.worker_process import WorkerProcess, request_service, wait_finished
+from tests.worker_process import WorkerProcess, request_service, wait_finished, wait_until
 
 LEASE_SECONDS = 1
 _MAX_OUTPUT_TOKENS = 40
+_SOME_RUN_OR_NONE_IS_LEFT = (
+    "(EXISTS (SELECT FROM model_requests WHERE status = 'PROCESSING')"
+    " OR NOT EXISTS (SELECT FROM model_requests WHERE status = 'PENDING'))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ async def run_scenario(scenario: Scenario, database: Database, dsn: str, emulato
                 group.create_task(_submit(database, row, scenario.requests // scenario.submitters, number))
                 for number in range(scenario.submitters)
             ]
-            group.create_task(_kill(workers, scenario, chance, database))
+            group.create_task(_kill(workers, scenario, chance, database, dsn))
             group.create_task(_change_limits(scenario, database, row, emulator, settings))
         ids = [id for task in submitting for id in task.result()]
         await wait_finished(dsn, ids, timeout_seconds=scenario.timeout_seconds)
@@ -133,12 +137,13 @@ async def _submit(database: Database, row: CatalogRow, count: int, number: int) 
 
 
 async def _kill(
-    workers: Sequence[WorkerProcess], scenario: Scenario, chance: random.Random, database: Database
+    workers: Sequence[WorkerProcess], scenario: Scenario, chance: random.Random, database: Database, dsn: str
 ) -> None:
-    """Kills a worker that holds a call, or where none does at that instant, any."""
+    """Kills workers that hold a call, each at some instant of it; where all calls have ended, any worker."""
     for _ in range(scenario.kills):
         # The passing of time is what is tested here: kills fall anywhere in the life of a call.
         await asyncio.sleep(scenario.kill_every_seconds * chance.uniform(0.5, 1.5))
+        await wait_until(dsn, _SOME_RUN_OR_NONE_IS_LEFT, timeout_seconds=scenario.timeout_seconds)
         async with database.connection() as connection:
             held = await connection.fetch("SELECT DISTINCT worker_id FROM model_requests WHERE status = 'PROCESSING'")
         busy = [worker for worker in workers if any(f"-{worker.process.pid}-" in row["worker_id"] for row in held)]

@@ -285,10 +285,31 @@ def test_an_error_of_the_provider_is_the_sdks_own(
     assert caught.value.request_id == caught.value.response.headers["x-tollgate-request-id"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "status"),
+    [
+        ({"error": 429, "retry_after": 4000}, openai.RateLimitError, 429),
+        ({"error": 500}, openai.InternalServerError, 502),
+        ({"fault": "hang"}, openai.InternalServerError, 504),
+    ],
+)
+def test_a_failure_that_does_not_pass_is_told_in_the_end(
+    client: OpenAI, behaviour: dict[str, Any], kind: type[openai.APIStatusError], status: int, stream: bool
+) -> None:
+    # What went well before closes the circuit.
+    client.chat.completions.create(model="frail:chat-1", messages=user("Hi"))
+    with pytest.raises(kind) as caught:
+        client.chat.completions.create(model="frail:chat-1", messages=user(told(**behaviour)), stream=stream)
+    assert caught.value.status_code == status
+    if status == 429:
+        assert caught.value.response.headers["retry-after"] == "4000"
+
+
 @pytest.mark.parametrize("model", CHAT_MODELS)
 def test_an_error_in_the_stream_is_raised_while_it_is_read(client: OpenAI, model: str) -> None:
-    # Long enough to come in several pieces: what has come is delivered, so the call is not tried again.
-    text = told(reply="word " * 5000, fault="error_midway", chunk_tokens=1)
+    # What has come is delivered, so the call is not tried again.
+    text = told(reply="One two three four five six.", fault="disconnect_midway", chunk_tokens=1)
     stream = client.chat.completions.create(model=model, messages=user(text), stream=True)
     texts = []
     with pytest.raises(openai.APIError):

@@ -90,6 +90,18 @@ OPERATIONS = [
     "query($a: DateTime) { requests(filter: {createdAfter: $a, createdBefore: $a}) { nodes { id } } }",
     """query($a: Int!) { estimateCost(model: "openai:gpt-4o", usage: {inputTokens: $a, cacheReadTokens: $a}) {
        total lines { amount } } }""",
+    """query($a: Decimal!) { estimateCost(model: "openai:gpt-4o", usage: {seconds: $a}) { total lines { amount } } }""",
+    """mutation($a: String!, $v: JSON) { submitRequests(inputs: [{model: "openai:gpt-4o", input: $v, fallbacks: [$a],
+       stream: true, idempotencyKey: $a}, {model: $a, input: $v, metadata: $v}]) { __typename
+       ... on SubmittedRequests { requests { id } } } }""",
+    """mutation($a: ID!, $v: Decimal) { setModelPrice(modelId: $a, unit: IMAGES, pricePerMillion: $v) {
+       __typename } }""",
+    """mutation($a: String!, $v: JSON) { createLlmProvider(input: {name: $a, displayName: $a}) { __typename
+       ... on LlmProvider { limits { running } } } updateLlmModel(id: "openai:gpt-4o", input: {parameterRules: $v})
+       { __typename ... on Error { message } } }""",
+    """mutation($a: Float, $v: JSON) { createLlmModel(input: {providerId: "x", modelId: "m", displayName: "m",
+       parameterRules: $v, connectTimeoutSeconds: $a, readTimeoutSeconds: $a}) { __typename
+       ... on Error { path } } }""",
 ]
 
 

@@ -99,8 +99,17 @@ def make_variables(guide: str, checkout: Path) -> dict[str, str]:
     """With CI=true README's first command installs from the lock as a newcomer's; else this environment stands in."""
     if os.environ.get("CI") == "true" and guide == "README.md":
         return {"PYTHON": sys.executable}
-    (checkout / ".venv").symlink_to(sys.prefix)
-    return {"MAKEFLAGS": "-o .venv/.runtime", "PYTHONPATH": str(checkout)}
+    stand_in_environment(checkout / ".venv")
+    return {"PYTHONPATH": str(checkout)}
+
+
+def stand_in_environment(directory: Path) -> None:
+    """This environment once more, which `make` takes for one that it made just now."""
+    directory.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if not entry.name.startswith("."):
+            (directory / entry.name).symlink_to(entry)
+    (directory / ".runtime").touch()
 
 
 @pytest.mark.parametrize(

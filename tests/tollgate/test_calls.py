@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from threading import Barrier
@@ -11,6 +12,7 @@ import pytest
 
 import tollgate
 from tests.gateway_server import GatewayServer, told
+from tests.worker_process import wait_until
 from tollgate import Service
 
 CHAT = "oai:chat-1"
@@ -91,6 +93,30 @@ def test_one_service_serves_several_event_loops_and_plain_code(service: Service)
     assert service(CHAT, told(reply="plain")).data == "plain"
     with ThreadPoolExecutor(2) as executor:
         assert list(executor.map(asyncio.run, [together(), together()])) == [expected, expected]
+
+
+def test_a_forked_process_has_connections_of_its_own(service: Service) -> None:
+    assert service(CHAT, "Hello").data
+    context = multiprocessing.get_context("fork")
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sending.send(service(CHAT, told(reply="from the child")).data))
+    child.start()
+    answers = [service(CHAT, told(reply="from the parent")).data for _ in range(5)]
+    assert receiving.poll(30)
+    assert receiving.recv() == "from the child"
+    child.join()
+    assert set(answers) == {"from the parent"}
+
+
+async def test_a_call_whose_task_is_cancelled_is_cancelled(service: Service, server: GatewayServer) -> None:
+    metadata = {"test": "cancelled task"}
+    call = asyncio.create_task(service.invoke_model_async("ant:chat-1", told(fault="hang"), metadata=metadata))
+    running = "EXISTS (SELECT FROM model_requests WHERE metadata ->> 'test' = 'cancelled task' AND status = $1)"
+    await wait_until(server.dsn, running, "PROCESSING")
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    await wait_until(server.dsn, running, "CANCELLED")
+    await service.aclose()
 
 
 def test_a_model_is_a_callable_that_knows_what_the_catalog_says(service: Service) -> None:

@@ -74,3 +74,7 @@ def test_a_url_of_another_form_is_refused_without_being_shown(url: str) -> None:
 def test_a_url_cannot_be_embedded() -> None:
     with pytest.raises(tollgate.ConfigurationError):
         tollgate.init(url="http://127.0.0.1:8000", embedded=True)
+    with pytest.raises(tollgate.ConfigurationError):
+        tollgate.init(url="http://127.0.0.1:8000", demo=True)
+    with pytest.raises(tollgate.ConfigurationError):
+        tollgate.init(embedded=False, demo=True)

@@ -11,7 +11,8 @@ import pytest
 import tollgate
 from tests.gateway_server import GatewayServer, told
 from tollgate import Service
-from tollgate.queue import PER_OPERATION
+from tollgate.queue import PER_OPERATION, get_request, submission, submit_one
+from tollgate.steps import Call, Pause, Reply
 
 CHAT = "oai:chat-1"
 
@@ -86,3 +87,28 @@ def test_what_cannot_be_submitted_is_refused_by_name(service: Service) -> None:
         service.get_request("none")
     with pytest.raises(tollgate.NotFound):
         asyncio.run(service.get_request_async("none"))
+
+
+def test_a_submission_is_sent_again_as_it_was_when_the_server_starts_anew() -> None:
+    item = submission(CHAT, "Hello", parameters={}, priority=0, idempotency_key=None, deadline=None, metadata=None)
+    steps = submit_one(item)
+    first = next(steps)
+    assert isinstance(first, Call)
+    assert first.body["variables"]["i0"]["idempotencyKey"]
+    assert isinstance(steps.throw(tollgate.ServerUnreachable("gone")), Pause)
+    assert steps.send(None) == first
+    starting = b'{"errors": [{"message": "the process is starting", "extensions": {"code": "DATABASE_UNAVAILABLE"}}]}'
+    assert isinstance(steps.send(Reply(503, {}, starting)), Pause)
+    assert steps.send(None) == first
+
+
+def test_a_server_that_stays_away_is_unreachable_after_some_patience() -> None:
+    steps = get_request("any")
+    next(steps)
+    pauses = 0
+    with pytest.raises(tollgate.ServerUnreachable):
+        while True:
+            assert isinstance(steps.throw(tollgate.ServerUnreachable("gone")), Pause)
+            pauses += 1
+            steps.send(None)
+    assert pauses == 4

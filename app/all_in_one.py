@@ -163,7 +163,7 @@ def _welcome(url: str, config: Config, token: AdminToken) -> str:
     else:
         place, kept = "$TOKEN", "The database has an admin token already; `tollgate token create NAME` makes another.\n"
     demo = "Calls go to the built-in provider emulator: no key is needed, and nothing is charged.\n"
-    keys = "Workers take provider keys from the environment (OPENAI_API_KEY, ...); `--demo` needs none.\n"
+    keys = "Provider keys are taken from the environment (OPENAI_API_KEY, ...); `--demo` needs none.\n"
     post = f'curl -s {url}/graphql -H "Authorization: Bearer {place}" -H "Content-Type: application/json" -d'
     return (
         f"\nTollgate is ready at {url}\n{made}"

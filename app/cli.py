@@ -138,14 +138,16 @@ def run(
 
 @app.command()
 def serve() -> None:
-    """Serve the API only: GraphQL at /graphql, health at /healthz, metrics at /metrics.
+    """Serve the API only: GraphQL at /graphql, the gateway at /v1, health at /healthz, metrics at /metrics.
 
     Start one on each machine that should answer clients, and `tollgate work`
-    where calls should be run. They meet in the database of DATABASE_URL:
+    where the queue should be run. They meet in the database of DATABASE_URL:
 
     DATABASE_URL=postgresql://user:password@host/database tollgate serve
 
-    It brings the schema up to date first. SIGTERM lets open requests end.
+    Calls of the gateway are run here, with provider keys from the environment
+    (OPENAI_API_KEY, ...). It brings the schema up to date first. SIGTERM lets
+    running calls end (TOLLGATE_DRAIN_SECONDS).
     """
     config = _configured()
     import uvloop

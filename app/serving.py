@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import math
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,7 @@ from app.api.services import ApiServices
 from app.bootstrap import open_api
 from app.config import Config
 from app.errors import ConfigurationError
+from app.http_protocol import HttpProtocol
 
 _GRACE_SECONDS = 5
 
@@ -82,7 +84,7 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
             uvicorn.Config(
                 create_app(ready),
                 loop="uvloop",
-                http="httptools",
+                http=HttpProtocol,
                 lifespan="on",
                 access_log=False,
                 log_config=None,
@@ -98,6 +100,9 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
             if task.done():
                 await task
                 raise ConfigurationError("the HTTP server did not start; see the log")
+            # What was built until now lives as long as the process: the collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
             yield
         finally:
             server.should_exit = True

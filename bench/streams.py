@@ -111,15 +111,17 @@ _UNDER_WAY = "SELECT count(*) FROM model_requests WHERE status IN ('PENDING', 'P
 async def _streams(gateway: Gateway, *, each: int) -> Streams:
     streams = Streams()
     before = await consumed(gateway.pid, gateway.database) if gateway.pid is not None else None
-    await asyncio.gather(*(_one_after_the_other(gateway, each, streams) for _ in range(_CONNECTIONS)))
+    await asyncio.gather(*(_one_after_the_other(gateway, index, each, streams) for index in range(_CONNECTIONS)))
     if gateway.pid is not None and before is not None:
         cost = (await consumed(gateway.pid, gateway.database)).since(before)
         streams.cpu_ms = (cost.own_cpu_seconds + cost.server_cpu_seconds) * 1000 / (_CONNECTIONS * each)
     return streams
 
 
-async def _one_after_the_other(gateway: Gateway, count: int, streams: Streams) -> None:
+async def _one_after_the_other(gateway: Gateway, index: int, count: int, streams: Streams) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    # Evenly over the length of a stream, as clients come: not all at one instant.
+    await asyncio.sleep(index * _CHUNKS * _CHUNK_MS / 1000 / _CONNECTIONS)
     for _ in range(count):
         begun = time.perf_counter()
         writer.write(_request(gateway, "Which sea is the saltiest?", stream=True))

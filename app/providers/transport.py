@@ -96,7 +96,10 @@ class Transport:
             limit=self._max_connections, keepalive_timeout=_KEEP_ALIVE_SECONDS, ssl=_tls_context()
         )
         self._session = aiohttp.ClientSession(
-            connector=connector, request_class=_PermittedRequest, cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector,
+            request_class=_PermittedRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "tollgate"},
         )
         return self
 
@@ -195,8 +198,8 @@ def _proxy(given: str, scheme: str) -> tuple[URL, dict[str, str] | None]:
         raise ConfigurationError(f"the environment's proxy for {scheme} cannot be used: an http:// URL is needed")
     if url.user is None:
         return url, None
-    credentials = aiohttp.encode_basic_auth(url.user, url.password or "")
-    return url.with_user(None), {"Proxy-Authorization": credentials}
+    # aiohttp makes it Proxy-Authorization, on a tunnel and on a call in the clear.
+    return url.with_user(None), {"Authorization": aiohttp.encode_basic_auth(url.user, url.password or "")}
 
 
 def _tls_context() -> ssl.SSLContext:

@@ -37,12 +37,15 @@ class Trial:
     async def submit(self, count: int, **changes: Any) -> list[str]:
         return [await self.work.submit(**changes) for _ in range(count)]
 
-    async def until(self, condition: str, *arguments: object) -> None:
-        await wait_until(self.work.dsn, condition, *arguments)
+    async def until(self, condition: str, *arguments: object, timeout_seconds: float = 30) -> None:
+        await wait_until(self.work.dsn, condition, *arguments, timeout_seconds=timeout_seconds)
 
-    async def check(self) -> Counter[str]:
+    async def check(self, *, timeout_seconds: float = 30) -> Counter[str]:
         """The aftermath. Answers how many requests ended in each state."""
-        await self.until("NOT EXISTS (SELECT FROM model_requests WHERE status IN ('PENDING', 'PROCESSING'))")
+        await self.until(
+            "NOT EXISTS (SELECT FROM model_requests WHERE status IN ('PENDING', 'PROCESSING'))",
+            timeout_seconds=timeout_seconds,
+        )
         # A provider may see that its client has left a moment after the client has written so.
         await asyncio.to_thread(self.work.emulator.wait, "acme", ended=self.work.record()["arrivals"])
         record = self.work.record()

@@ -103,7 +103,7 @@ async def test_workers_killed_and_frozen_for_minutes_lose_nothing(trial: Trial) 
     chance = random.Random(20261120)
     workers = [trial.worker() for _ in range(3)]
     try:
-        await trial.submit(1200, stream=True)
+        await trial.submit(1000, stream=True)
         for _ in range(60):
             await asyncio.sleep(chance.uniform(0.5, 2))
             number = chance.randrange(3)
@@ -113,12 +113,12 @@ async def test_workers_killed_and_frozen_for_minutes_lose_nothing(trial: Trial) 
                 with suppress(subprocess.TimeoutExpired):
                     await asyncio.to_thread(workers[number].process.wait, 3)
             await asyncio.to_thread(workers[number].restart)
-        counts = await trial.check()
+        counts = await trial.check(timeout_seconds=300)
     finally:
         for worker in workers:
             worker.kill()
     # A request is lost to its caller only if every one of its three attempts met a kill.
-    assert counts["COMPLETED"] >= 1150
+    assert counts["COMPLETED"] >= 970
 
 
 def _children(pid: int) -> list[int]:

@@ -89,5 +89,5 @@ async def _restart_under_load(trial: Trial, cluster: Cluster, *, requests: int, 
         for number in range(restarts):
             await trial.work.seen(ended=(number + 1) * requests // (restarts + 2) + chance.randrange(5))
             await asyncio.to_thread(cluster.restart)
-        counts = await trial.check()
+        counts = await trial.check(timeout_seconds=30 + requests / 5)
     assert counts == {"COMPLETED": len(acknowledged)}

@@ -56,7 +56,19 @@ def test_documented_default_is_the_real_one(variable: str) -> None:
 @pytest.mark.parametrize("file", ["README.md", "docs/graphql.md", "docs/limits.md", "compose.yaml", "Dockerfile"])
 def test_variables_that_other_files_name_are_read(file: str) -> None:
     text = (REPOSITORY / file).read_text()
-    assert set(re.findall(r"\bTOLLGATE_[A-Z_]+\b", text)) <= set(variables())
+    assert set(re.findall(r"\bTOLLGATE_[A-Z_]+\b", text)) <= set(variables()) | of_the_package()
+
+
+def of_the_package() -> set[str]:
+    """What programs that use the Python package are configured by."""
+    package = "".join(path.read_text() for path in (REPOSITORY / "tollgate").glob("*.py"))
+    return set(re.findall(r'environ\.get\("(TOLLGATE_[A-Z_]+)"\)', package))
+
+
+def test_variables_of_the_package_are_named_beside_those_of_the_server() -> None:
+    assert of_the_package() >= {"TOLLGATE_URL", "TOLLGATE_TOKEN"}
+    for variable in of_the_package():
+        assert f"`{variable}`" in OPERATIONS
 
 
 def test_documented_names_of_keys_are_those_that_are_read() -> None:

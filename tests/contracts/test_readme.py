@@ -93,6 +93,10 @@ def expect_of(guide: str, output: str) -> None:
         assert '"status":"ready"' in output
         assert output.count('"__typename":"ModelRequest"') == 8
         assert '"requestsPerMinute":6}' in output
+        assert "x-tollgate-cost: 0.0" in output.lower()
+        assert "event: message_stop" in output
+        assert '"usageSummary":{"requests":' in output
+        assert "Nothing differs" in output
 
 
 def make_variables(guide: str, checkout: Path) -> dict[str, str]:

@@ -105,7 +105,8 @@ class GatewayCalls:
         self._live: dict[str, LiveCall] = {}
         self._new: list[LiveCall] = []
         self._wake = asyncio.Event()
-        self._waits: dict[str, float | None] = {}
+        self._free_at: dict[str, float] = {}
+        """Per provider, the time.monotonic() instant at which its next permit may come free."""
         self._queued: set[str] = set()
         """Calls whose rows wait for a permit."""
         self._doubtful: set[str] = set()
@@ -216,7 +217,7 @@ class GatewayCalls:
 
     def retry_after_seconds(self, provider_id: str) -> float:
         """When the next permit of a provider may come free, as its last claim said; at least one second."""
-        return max(1.0, self._waits.get(provider_id) or 1.0)
+        return max(1.0, self._free_at.get(provider_id, 0.0) - time.monotonic())
 
     def _capacity(self) -> int:
         return self._concurrency - len(self._calls)
@@ -294,7 +295,7 @@ class GatewayCalls:
             _log.warning("waiting_not_cancelled", calls=len(waiting), error=str(error))
 
     def _take(self, claim: Claim, provider_id: str, claimed_at: float) -> None:
-        self._waits[provider_id] = claim.wait_seconds
+        self._free_at[provider_id] = time.monotonic() + (claim.wait_seconds or 0.0)
         for request in claim.requests:
             call = self._live.get(request.request_id)
             if call is not None:

@@ -43,7 +43,8 @@ class SubmitRequestInput:
     input: JSON | None = strawberry.field(
         default=strawberry.UNSET,
         description="A text for a model of text, code, images, video, embeddings or moderation; for the latter two "
-        "also a list of texts; else an object: {query, documents} to rerank, {text, voice} to speak, {audio, filename} "
+        "also a list of texts; else an object: {messages: [{role, parts}], tools, tool_choice, response_format} for "
+        "text with tools or images, {query, documents} to rerank, {text, voice} to speak, {audio, filename} "
         "(base64) to transcribe.",
     )
     parameters: JSON | None = strawberry.field(

@@ -37,6 +37,7 @@ OPERATION_OF_TYPE: Final[dict[LlmModelType, Operation]] = {
 ROLES: Final = tuple(role.value for role in Role)
 
 _OBJECT_INPUTS: Final[dict[LlmModelType, type[Any]]] = {
+    LlmModelType.TEXT: ChatRequest,
     LlmModelType.EMBEDDING: EmbeddingRequest,
     LlmModelType.RERANK: RerankRequest,
     LlmModelType.IMAGE: ImageRequest,
@@ -46,6 +47,7 @@ _OBJECT_INPUTS: Final[dict[LlmModelType, type[Any]]] = {
     LlmModelType.MODERATION: ModerationRequest,
 }
 _SHAPES: Final[dict[LlmModelType, str]] = {
+    LlmModelType.TEXT: "a text, or {messages: [{role, parts: [...]}], tools, tool_choice, response_format}",
     LlmModelType.EMBEDDING: "a text, a list of texts, or {inputs: [...]}",
     LlmModelType.RERANK: "{query: ..., documents: [...]}",
     LlmModelType.IMAGE: "a prompt, or {prompt: ...}",
@@ -72,9 +74,13 @@ def operation_request(submission: SubmitRequest, model_type: LlmModelType) -> Op
 
 def _chat(submission: SubmitRequest) -> ChatRequest:
     if submission.messages is None:
-        if not isinstance(submission.input, str):
-            raise ValidationError("input", submission.input, "a string for a model of text")
-        return ChatRequest([Message(Role.USER, [Text(submission.input)])])
+        if isinstance(submission.input, str):
+            return ChatRequest([Message(Role.USER, [Text(submission.input)])])
+        request = _converted(submission.input, LlmModelType.TEXT)
+        assert isinstance(request, ChatRequest)
+        if not request.messages:
+            raise ValidationError("input.messages", [], "at least one message")
+        return request
     if not submission.messages:
         raise ValidationError("messages", [], "at least one message")
     return ChatRequest([_message(index, message) for index, message in enumerate(submission.messages)])
@@ -93,7 +99,6 @@ def _message(index: int, message: dict[str, Any]) -> Message:
 
 
 def _other(value: Any, model_type: LlmModelType) -> OperationRequest:
-    shape = _SHAPES[model_type]
     if model_type is LlmModelType.EMBEDDING and isinstance(value, (str, list)):
         value = {"inputs": [value] if isinstance(value, str) else value}
     elif model_type in (LlmModelType.IMAGE, LlmModelType.VIDEO) and isinstance(value, str):
@@ -101,6 +106,12 @@ def _other(value: Any, model_type: LlmModelType) -> OperationRequest:
     elif model_type is LlmModelType.MODERATION and isinstance(value, (str, list)):
         texts = [value] if isinstance(value, str) else value
         value = {"inputs": [{"type": "text", "text": text} if isinstance(text, str) else text for text in texts]}
+    return _converted(value, model_type)
+
+
+def _converted(value: Any, model_type: LlmModelType) -> OperationRequest:
+    """From an object in our own form. Raises ValidationError, also where a part of it would be lost."""
+    shape = _SHAPES[model_type]
     if not isinstance(value, dict):
         raise ValidationError("input", value, shape)
     kind = _OBJECT_INPUTS[model_type]
@@ -111,4 +122,23 @@ def _other(value: Any, model_type: LlmModelType) -> OperationRequest:
         request: OperationRequest = msgspec.convert({**value, "operation": OPERATION_OF_TYPE[model_type].value}, kind)
     except msgspec.ValidationError as error:
         raise ValidationError("input", value, f"{shape} ({error})") from None
+    if (lost := _lost(value, msgspec.to_builtins(request), "input")) is not None:
+        raise ValidationError(lost, "given", f"left out: {model_type} takes {shape}")
     return request
+
+
+def _lost(given: Any, kept: Any, path: str) -> str | None:
+    """The path of something given that is not kept; a default may be left out of what is kept."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for name, item in given.items():
+            where = f"{path}.{name}"
+            if name not in kept:
+                if item not in (None, False, "", [], {}) and name != "operation":
+                    return where
+            elif (lost := _lost(item, kept[name], where)) is not None:
+                return lost
+    elif isinstance(given, list) and isinstance(kept, list):
+        for index, (item, kept_item) in enumerate(zip(given, kept, strict=False)):
+            if (lost := _lost(item, kept_item, f"{path}[{index}]")) is not None:
+                return lost
+    return None

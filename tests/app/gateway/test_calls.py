@@ -60,3 +60,17 @@ async def test_a_failed_call_is_tried_again_as_soon_as_its_pause_is_over(narrow_
         answer = await call(narrow_api, "acme", told(error=503, retry_after=0.05, errors_first=2))
     assert answer.status_code == 200
     assert emulator.record("acme")["arrivals"] == 3
+
+
+async def test_who_waited_in_vain_is_told_when_the_window_has_a_place_again(
+    database: Database, database_dsn: str, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "secret-key-of-acme")
+    async with database.transaction() as connection:
+        await insert_model(connection, base_url=emulator.url("acme"), requests_per_minute=1)
+    async with serve_api(database_dsn, tmp_path) as api:
+        assert (await call(api, "acme", "Hello")).status_code == 200
+        late = await call(api, "acme", "Hello", **{"x-tollgate-wait-seconds": "0.1"})
+    assert late.status_code == 429
+    # The window of a minute, and the time that a call may take to arrive.
+    assert 50 <= int(late.headers["retry-after"]) <= 61

@@ -87,9 +87,11 @@ async def providers_with_work(connection: Connection) -> list[str]:
     rows = await connection.fetch(
         """
         SELECT p.id FROM llm_providers p
-         WHERE EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NULL)
-            OR EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PENDING' AND owner_id IS NOT NULL)
-            OR EXISTS (SELECT FROM model_requests WHERE provider_id = p.id AND status = 'PROCESSING')
+         WHERE EXISTS (SELECT FROM model_requests r
+                        WHERE r.provider_id = p.id AND r.status = 'PENDING' AND r.owner_id IS NULL)
+            OR EXISTS (SELECT FROM model_requests r
+                        WHERE r.provider_id = p.id AND r.status = 'PENDING' AND r.owner_id IS NOT NULL)
+            OR EXISTS (SELECT FROM model_requests r WHERE r.provider_id = p.id AND r.status = 'PROCESSING')
         """
     )
     return [row["id"] for row in rows]

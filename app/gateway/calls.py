@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import structlog
@@ -29,10 +28,11 @@ from app.errors import (
     TollgateError,
 )
 from app.execution.attempt import Attempt
-from app.execution.calls import Calls, RunningCall
+from app.execution.calls import Calls
 from app.execution.claims import ClaimLoop
 from app.execution.executor import Interruption
 from app.execution.leases import LeaseKeeper
+from app.gateway.live import Admitted, LiveCall
 from app.gateway.stream import ChunkStream
 from app.limits.records import Claim, ClaimedRequest
 from app.providers.operations import OperationRequest
@@ -47,35 +47,6 @@ _REFUSAL: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError,
 """Of the trouble, what comes back with the same rows."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The call has a permit. `wait_seconds`: how long it waited for it. `permits_left`: how many more could start."""
-
-    wait_seconds: float
-    permits_left: int
-
-
-@dataclass(slots=True, eq=False)
-class LiveCall:
-    """One client's call. `ended` has its last result; None where its lease was lost with its outcome unknown."""
-
-    row: NewRequest
-    request: OperationRequest
-    parameters: dict[str, Any]
-    admitted: asyncio.Future[Admitted]
-    ended: asyncio.Future[AttemptResult | None]
-    chunks: ChunkStream | None
-    """None where the answer is not streamed."""
-    since: float = field(default_factory=time.monotonic)
-    running: RunningCall | None = None
-    is_cancelled: bool = False
-    written: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when its row is there, and the first claim for it was made."""
-
-    def may_repeat(self) -> bool:
-        return self.chunks is None or not self.chunks.has_delivered
 
 
 class GatewayCalls:

@@ -24,7 +24,8 @@ from app.errors import (
     RateLimited,
     TollgateError,
 )
-from app.gateway.calls import Admitted, GatewayCalls, LiveCall
+from app.gateway.calls import GatewayCalls
+from app.gateway.live import Admitted, LiveCall
 from app.gateway.models import find_model
 from app.gateway.options import GatewayOptions, read_options
 from app.money import print_decimal

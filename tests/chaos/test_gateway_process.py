@@ -80,17 +80,19 @@ async def test_calls_that_waited_at_a_killed_api_process_end_too(trial: Trial, d
             body = {"model": trial.work.ref, "messages": [{"role": "user", "content": "Hello"}]}
             url = f"{gateway.url}/v1/chat/completions"
             clients = [asyncio.create_task(client.post(url, json=body)) for _ in range(5)]
-            await trial.until("(SELECT count(*) FROM model_requests) = 5")
             await trial.work.seen(running=3)
+            # Behind those that wait: when this one is turned away, they are all written.
+            late = await client.post(url, json=body, headers={"x-tollgate-wait-seconds": "0.5"})
+            assert late.status_code == 429
             gateway.process.kill()
             ends = await asyncio.gather(*clients, return_exceptions=True)
     assert {type(end) for end in ends} <= {httpx.RemoteProtocolError, httpx.ReadError}
     # What comes in its place looks after what was left, with no worker beside it.
     with serving(trial, data_dir) as gateway:
-        assert await trial.check() == {"FAILED": 5}
+        assert await trial.check() == {"FAILED": 5, "CANCELLED": 1}
         async with gateway.streaming(trial.work.ref, 2) as responses:
             assert all("[DONE]" in text for text in await asyncio.gather(*map(_rest, responses)))
-    assert await trial.check() == {"FAILED": 5, "COMPLETED": 2}
+    assert await trial.check() == {"FAILED": 5, "CANCELLED": 1, "COMPLETED": 2}
 
 
 async def test_a_frozen_api_process_is_gone_before_its_leases_end(trial: Trial, data_dir: Path) -> None:

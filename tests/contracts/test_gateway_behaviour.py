@@ -134,6 +134,27 @@ async def test_calls_start_in_the_order_of_the_one_queue(gateway: GatewayServer)
         assert seen == ["urgent", "old", "young"]
 
 
+async def test_permits_of_queued_requests_further_ahead_are_left_to_them(gateway: GatewayServer) -> None:
+    async with gateway.http() as http:
+        # No worker runs here that could take it.
+        submission = {"model": "narrow:chat-1", "messages": [{"role": "USER", "content": "Hello"}]}
+        submit = (
+            "mutation ($input: SubmitRequestInput!) { submitRequest(input: $input) { ... on ModelRequest { id } } }"
+        )
+        queued = await http.post("/graphql", json={"query": submit, "variables": {"input": submission}})
+        queued_id = queued.json()["data"]["submitRequest"]["id"]
+        behind = await http.post(CHAT, json=body("narrow:chat-1"), headers={"x-tollgate-wait-seconds": "0.2"})
+        assert behind.status_code == 429
+        before = await http.post(CHAT, json=body("narrow:chat-1"), headers={"x-tollgate-priority": "1"})
+        assert before.status_code == 200
+        waiter = asyncio.create_task(http.post(CHAT, json=body("narrow:chat-1")))
+        await waiting(gateway, "narrow", 2)
+        cancel = "mutation ($id: ID!) { cancelRequest(id: $id) { __typename } }"
+        await http.post("/graphql", json={"query": cancel, "variables": {"id": queued_id}})
+        async with asyncio.timeout(10):
+            assert (await waiter).status_code == 200
+
+
 async def test_a_client_that_leaves_a_stream_cancels_it_and_pays_for_what_came(gateway: GatewayServer) -> None:
     text = told(reply="word " * 200, chunk_tokens=1, chunk_ms=20, input_tokens=50)
     async with gateway.http() as http:

@@ -232,7 +232,7 @@ def test_models_are_listed_and_found(client: OpenAI) -> None:
 
 def test_a_bare_name_is_enough_where_one_model_has_it(client: OpenAI) -> None:
     assert client.embeddings.create(model="embed-1", input="a").model == "embed-1"
-    with pytest.raises(openai.BadRequestError, match="ant:chat-1, goo:chat-1"):
+    with pytest.raises(openai.BadRequestError, match=r"one of ant:chat-1, .*goo:chat-1"):
         client.chat.completions.create(model="chat-1", messages=user("Hi"))
 
 

@@ -682,13 +682,21 @@ END $$;
 -- Cancels a waiting request at once, and asks the worker of a running one to stop. Answers the status it now has,
 -- null where there is no such request.
 CREATE FUNCTION cancel_request(p_workspace_id text, p_request_id text) RETURNS "ModelRequestStatus" LANGUAGE plpgsql AS $$
-DECLARE v_status "ModelRequestStatus";
+DECLARE
+  v_status "ModelRequestStatus";
+  v_provider text;
 BEGIN
-  SELECT status INTO v_status FROM model_requests WHERE id = p_request_id AND workspace_id = p_workspace_id FOR UPDATE;
+  SELECT status, provider_id INTO v_status, v_provider FROM model_requests
+   WHERE id = p_request_id AND workspace_id = p_workspace_id FOR UPDATE;
   IF v_status = 'PENDING' THEN
     UPDATE model_requests SET status = 'CANCELLED', finished_at = clock_timestamp() WHERE id = p_request_id
     RETURNING status INTO v_status;
     PERFORM announce_requests(ARRAY[p_request_id]);
+    -- Permits may have been left to it: those behind it can take them now.
+    IF EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING' AND owner_id IS NULL)
+       OR EXISTS (SELECT FROM model_requests WHERE provider_id = v_provider AND status = 'PENDING' AND owner_id IS NOT NULL) THEN
+      PERFORM pg_notify('tollgate_work', v_provider);
+    END IF;
   ELSIF v_status = 'PROCESSING' THEN
     UPDATE model_requests SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()) WHERE id = p_request_id;
     PERFORM pg_notify('tollgate_cancel', p_request_id);

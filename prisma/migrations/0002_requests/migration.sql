@@ -456,9 +456,8 @@ BEGIN
                 r.deadline, r.lease_started_at, r.reserved_tokens, r.is_streamed, cardinality(r.fallback_model_ids) > 0, r.created_at,
                 NULL::double precision, NULL::double precision, NULL::double precision, NULL::bigint, NULL::bigint;
     -- What was submitted in this very transaction nobody can have heard of yet.
-    v_changed := v_changed || ARRAY(
-      SELECT r.id FROM model_requests r
-       WHERE r.id = ANY (v_ids) AND (p_owner_id IS NULL OR r.created_at <> transaction_timestamp()));
+    v_changed := v_changed || CASE WHEN p_owner_id IS NULL THEN v_ids ELSE ARRAY(
+      SELECT r.id FROM model_requests r WHERE r.id = ANY (v_ids) AND r.created_at <> transaction_timestamp()) END;
   END IF;
 
   v_state.last_sequence := v_state.last_sequence + v_admitted;

@@ -127,13 +127,16 @@ class ChatStream:
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
             self._collect(choice, delta)
-            yield Chunk(
+            chunk = Chunk(
                 data=delta.get("content") or "",
                 reasoning=delta.get("reasoning_content") or "",
                 tool_calls=tuple(delta.get("tool_calls") or ()),
                 finish_reason=choice.get("finish_reason"),
                 choice=choice["index"],
             )
+            # The first event says only that the answer has begun.
+            if chunk.data or chunk.reasoning or chunk.tool_calls or chunk.finish_reason:
+                yield chunk
 
     def _collect(self, choice: Mapping[str, Any], delta: Mapping[str, Any]) -> None:
         index = choice["index"]

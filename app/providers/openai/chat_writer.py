@@ -60,7 +60,10 @@ class ChatStreamWriter:
                 return self._event(chunk.choice, {"tool_calls": [_tool_call_delta(chunk)]})
             case Finished():
                 return self._event(chunk.choice, {}, chunk.finish_reason.value)
-            case StreamStarted() | StreamUsage():
+            case StreamStarted():
+                # As OpenAI begins: the client sees at once that the answer has begun.
+                return b"" if 0 in self._begun else self._event(0, {"content": ""})
+            case StreamUsage():
                 return b""
 
     def end(self, usage: Usage) -> bytes:

@@ -9,7 +9,7 @@ from app.api.lru import LruCache
 
 Key = tuple[object, ...]
 
-_MAX_BYTES: Final = 32 * 1024 * 1024
+_MAX_BYTES: Final = 24 * 1024 * 1024
 
 
 class ResponseCache:

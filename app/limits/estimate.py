@@ -28,8 +28,6 @@ _TOKENS_PER_MESSAGE: Final = 8
 _TOKENS_PER_IMAGE: Final = 3000
 """More than the field's models take for one image in high detail."""
 
-MAX_OUTPUT_PARAMETERS: Final = ("max_tokens", "max_completion_tokens")
-
 
 def estimate_input_tokens(request: OperationRequest, parameters: Mapping[str, Any] | None = None) -> int:
     """An upper estimate. Parameters that are no plain values are a part of the prompt."""
@@ -66,7 +64,9 @@ def max_output_tokens(
     """
     if isinstance(request, (EmbeddingRequest, RerankRequest, ModerationRequest, SpeechRequest, VideoRequest)):
         return 0
-    allowed = next((parameters[name] for name in MAX_OUTPUT_PARAMETERS if parameters.get(name) is not None), None)
+    allowed = parameters.get("max_tokens")
+    if allowed is None:
+        allowed = parameters.get("max_completion_tokens")
     if allowed is None:
         allowed = model_maximum if model_maximum is not None else default
     answers = parameters.get("n")
@@ -74,7 +74,10 @@ def max_output_tokens(
 
 
 def _tokens_of_message(message: Message) -> int:
-    return sum(map(_tokens_of_part, message.parts)) + _tokens_of(message.name or "") + _TOKENS_PER_MESSAGE
+    tokens = _TOKENS_PER_MESSAGE if message.name is None else _TOKENS_PER_MESSAGE + _tokens_of(message.name)
+    for part in message.parts:
+        tokens += _tokens_of(part.text) if isinstance(part, Text) else _tokens_of_part(part)
+    return tokens
 
 
 def _tokens_of_part(part: Text | Image | ToolCall | ToolResult | Reasoning | Refusal) -> int:

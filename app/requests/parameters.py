@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from app.catalog.parameters import RESERVED, ParameterRule, check_value, read_rules
@@ -48,12 +48,17 @@ def check_parameters(parameters: Mapping[str, Any], model: LlmModel) -> dict[str
             known = ", ".join(sorted(rules)) or "none"
             raise ValidationError(f"parameters.{name}", value, f"left out: the model takes {known}")
         checked[canonical] = value
-    for rule in rules.values():
-        if rule.name not in checked and rule.default is not None:
-            checked[rule.name] = rule.default
-        if rule.required and rule.name not in checked:
-            raise ValidationError(f"parameters.{rule.name}", None, "given: the model requires it")
+    if rules is not STANDARD_RULES:  # which neither require nor fill in anything
+        _fill_in(checked, rules.values())
     maximum = model.max_output_tokens
     if maximum is not None and checked.get("max_tokens", 0) > maximum:
         raise ValidationError("parameters.max_tokens", checked["max_tokens"], f"at most {maximum}, the model's maximum")
     return checked
+
+
+def _fill_in(checked: dict[str, Any], rules: Iterable[ParameterRule]) -> None:
+    for rule in rules:
+        if rule.name not in checked and rule.default is not None:
+            checked[rule.name] = rule.default
+        if rule.required and rule.name not in checked:
+            raise ValidationError(f"parameters.{rule.name}", None, "given: the model requires it")

@@ -53,17 +53,18 @@ class Preparation:
         check_capabilities(request, model)
         parameters = check_parameters(submission.parameters, model)
         payload = bounded_payload(_FIELDS.get(operation, "input"), _encoded(request))
-        fallbacks = self._fallbacks(submission, request, snapshot, workspace_id)
+        fallbacks = self._fallbacks(submission, request, snapshot, workspace_id) if submission.fallbacks else ()
+        ref = snapshot.ref(model)
         return NewRequest(
             id=new_id(),
             workspace_id=workspace_id,
             provider_id=provider.id,
             model_id=model.id,
-            model_ref=snapshot.ref(model),
+            model_ref=ref,
             operation=_OPERATIONS[operation],
             priority=submission.priority,
             idempotency_key=submission.idempotency_key,
-            request_digest=submission_digest(submission, snapshot.ref(model)),
+            request_digest=submission_digest(submission, ref),
             deadline=submission.deadline,
             owner_id=owner_id,
             is_streamed=submission.stream,

@@ -73,7 +73,9 @@ class Emulator:
         """
         params: dict[str, Any] = {"arrivals": arrivals, "running": running, "ended": ended}
         response = self._control.get(
-            "/wait", params={"provider": self.name(provider), "timeout_seconds": timeout_seconds, **params}
+            "/wait",
+            params={"provider": self.name(provider), "timeout_seconds": timeout_seconds, **params},
+            timeout=timeout_seconds + 10,
         )
         assert response.status_code == 200, f"waited for {params} in vain: {response.text}"
 

@@ -17,14 +17,18 @@ import asyncpg
 from app.db.embedded.locks import acquire
 from app.db.embedded.place import SOCKET_NAME, Account
 from app.db.embedded.supervisor import listener_pid
+from app.db.trouble import DATABASE_TROUBLE
 
 IS_ROOT = os.geteuid() == 0
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from app.db.embedded import embedded_postgres
+
+# As at a terminal: what is started in the background inherits that the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     ended = asyncio.Event()
@@ -98,7 +102,7 @@ async def restarted(dsn: str, before: object) -> None:
             try:
                 if await started_at(dsn) != before:
                     return
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except DATABASE_TROUBLE:
                 continue
 
 

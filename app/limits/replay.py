@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,18 +60,6 @@ def replay(starts: Iterable[Start], settings: Sequence[LimitSetting], *, window:
             if limit is not None and observed > limit:
                 violations.append(Violation(kind, now, observed, limit, start.sequence))
     return violations
-
-
-def utilisation(
-    starts: Sequence[Start], *, requests_per_window: int, window: timedelta, clock: Callable[[], datetime] | None = None
-) -> float:
-    """Starts made, as a part of those permitted from the first start to the end (`clock()`, else the last start)."""
-    if not starts:
-        return 0.0
-    first = starts[0].started_at
-    end = clock() if clock is not None else starts[-1].started_at
-    permitted = requests_per_window * (int((end - first) / window) + 1)
-    return len(starts) / permitted
 
 
 def _in_force(settings: Sequence[LimitSetting], at: datetime) -> LimitSetting:

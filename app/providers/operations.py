@@ -263,17 +263,11 @@ Chunk = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Finished | S
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
 
-_request_decoder: Final[msgspec.json.Decoder[OperationRequest]] = msgspec.json.Decoder(OperationRequest)
 _encoder: Final = msgspec.json.Encoder()
 
 
 def encode(value: OperationRequest | OperationOutput | Chunk) -> bytes:
     return _encoder.encode(value)
-
-
-def decode_request(data: bytes) -> OperationRequest:
-    """Raises msgspec.ValidationError."""
-    return _request_decoder.decode(data)
 
 
 def request_from_json(value: Any) -> OperationRequest:

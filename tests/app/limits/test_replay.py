@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.limits.estimate import estimate_input_tokens, max_output_tokens
 from app.limits.records import Start
-from app.limits.replay import LimitSetting, Violation, replay, utilisation
+from app.limits.replay import LimitSetting, Violation, replay
 from app.providers.messages import Message, Role, Text, Tool, ToolCall
 from app.providers.operations import ChatRequest, EmbeddingRequest
 
@@ -88,13 +88,6 @@ def test_a_lowered_limit_judges_from_its_instant_and_counts_what_was_before() ->
     settings = [setting(requests=3), setting(since=5, requests=1)]
     log = [start(1, 0, 1), start(2, 1, 1), start(3, 5, 1)]
     assert replay(log, settings, window=WINDOW) == [Violation("requests", at(5), 3, 1, 3)]
-
-
-def test_utilisation_is_starts_of_those_permitted() -> None:
-    log = [start(number, number) for number in range(10)] + [start(10 + number, 10 + number) for number in range(10)]
-    assert utilisation(log, requests_per_window=10, window=WINDOW) == 1
-    assert utilisation(log[:5], requests_per_window=10, window=WINDOW) == 0.5
-    assert utilisation([], requests_per_window=10, window=WINDOW) == 0
 
 
 # The estimate ---------------------------------------------------------------

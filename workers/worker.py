@@ -10,6 +10,7 @@ from app.db.pool import Database
 from app.execution.attempt import Attempt
 from app.execution.calls import Calls
 from app.execution.claims import ClaimLoop
+from app.execution.clock import SteadyClock
 from app.execution.leases import LeaseKeeper
 from app.limits.records import Claim, ClaimedRequest
 from app.providers.operations import request_from_json
@@ -23,6 +24,7 @@ class Worker:
         *,
         worker_id: str,
         database: Database,
+        clock: SteadyClock,
         listener: Listener,
         snapshots: SnapshotHolder,
         calls: Calls,
@@ -37,6 +39,7 @@ class Worker:
             worker_id=worker_id,
             owner_id=None,
             database=database,
+            clock=clock,
             listener=listener,
             snapshots=snapshots,
             lease_seconds=lease_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -242,6 +243,10 @@ class _Module:
             return f"ARRAY[{items}]" if items else f"ARRAY[]::{sql_type}"
         if isinstance(default, bool):
             return str(default).lower()
+        if isinstance(default, str) and field.type == "DateTime":
+            # As PostgreSQL prints it in UTC; a default keeps no precision.
+            at = datetime.fromisoformat(default).astimezone(UTC)
+            return f"{_literal(f'{at:%Y-%m-%d %H:%M:%S}+00')}::timestamp with time zone"
         if isinstance(default, str) and field.type not in ("Int", "BigInt", "Decimal", "Float"):
             return f"{_literal(default)}::{sql_type}"
         return None if default is None else str(default)

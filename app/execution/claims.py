@@ -14,6 +14,7 @@ from app.catalog.snapshots import SnapshotHolder
 from app.db.listen import WORK, Listener
 from app.db.pool import Database
 from app.db.trouble import DATABASE_TROUBLE
+from app.execution.clock import SteadyClock
 from app.limits import repository
 from app.limits.records import Claim
 
@@ -39,6 +40,7 @@ class ClaimLoop:
         worker_id: str,
         owner_id: str | None,
         database: Database,
+        clock: SteadyClock,
         listener: Listener,
         snapshots: SnapshotHolder,
         lease_seconds: float,
@@ -48,6 +50,7 @@ class ClaimLoop:
         self._worker_id = worker_id
         self._owner_id = owner_id
         self._database = database
+        self._clock = clock
         self._lease_seconds = lease_seconds
         self._capacity = capacity
         self._take = take
@@ -138,6 +141,7 @@ class ClaimLoop:
                         capacity=0,
                         lease_seconds=self._lease_seconds,
                         owner_id=self._owner_id,
+                        expectation=self._clock.expectation(),
                     )
         except DATABASE_TROUBLE as error:
             _log.warning("tidying_failed", error=str(error), retry_seconds=self._lease_seconds)
@@ -158,6 +162,7 @@ class ClaimLoop:
                     capacity=capacity,
                     lease_seconds=self._lease_seconds,
                     owner_id=self._owner_id,
+                    expectation=self._clock.expectation(),
                 )
         except DATABASE_TROUBLE as error:
             _log.warning("claim_failed", provider_id=provider_id, error=str(error), retry_seconds=_RETRY_SECONDS)

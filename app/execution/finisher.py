@@ -12,6 +12,7 @@ import structlog
 
 from app.db.pool import Database
 from app.db.trouble import DATABASE_TROUBLE
+from app.execution.clock import SteadyClock
 from app.requests import repository
 from app.requests.records import AttemptError, AttemptResult, ModelRequestStatus, Outcome
 
@@ -34,8 +35,9 @@ _Waiting = tuple[AttemptResult, asyncio.Future[ModelRequestStatus | None]]
 class Finisher:
     """One writer per process. A result is written once, or, where its lease was lost, not at all."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: SteadyClock) -> None:
         self._database = database
+        self._clock = clock
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -70,14 +72,16 @@ class Finisher:
     async def _write_until_done(self, group: list[_Waiting]) -> None:
         delay = _RETRY_SECONDS
         lesser = iter((_without_answer, _without_usage))
+        is_repeated = False
         while True:
             try:
-                statuses = await self._write([result for result, _ in group])
+                statuses = await self._write([result for result, _ in group], is_repeated=is_repeated)
             except Exception as error:  # noqa: BLE001 - no result, whatever is in it, may end the writer of all others
                 if isinstance(error, DATABASE_TROUBLE) and not isinstance(error, _REFUSAL):
                     _log.warning("finish_failed", requests=len(group), error=str(error), retry_seconds=delay)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, _MAX_RETRY_SECONDS)
+                    is_repeated = True
                     continue
                 if len(group) > 1:
                     for one in group:
@@ -99,10 +103,15 @@ class Finisher:
                         future.set_result(statuses.get(result.request_id))
                 return
 
-    async def _write(self, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:
+    async def _write(self, results: Sequence[AttemptResult], *, is_repeated: bool) -> dict[str, ModelRequestStatus]:
         # One statement is a transaction, in one round trip.
         async with self._database.connection() as connection:
-            return await repository.finish_requests(connection, results)
+            statuses = await repository.finish_requests(connection, results, expectation=self._clock.expectation())
+            if is_repeated:
+                # The first time may have been done, and only its answer lost.
+                missing = [result for result in results if result.request_id not in statuses]
+                statuses |= await repository.finished_before(connection, missing)
+            return statuses
 
 
 def _without_answer(result: AttemptResult, error: Exception) -> AttemptResult:

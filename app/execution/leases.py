@@ -11,6 +11,7 @@ import structlog
 
 from app.db.pool import Database
 from app.db.trouble import DATABASE_TROUBLE
+from app.execution.clock import SteadyClock
 from app.execution.executor import Interruption
 from app.execution.watchdog import Watchdog
 from app.limits import repository
@@ -37,8 +38,11 @@ class LeaseKeeper:
     With `watchdog`, a process that is too frozen to do so is killed a sixteenth before.
     """
 
-    def __init__(self, database: Database, *, lease_seconds: float, watchdog: Watchdog | None = None) -> None:
+    def __init__(
+        self, database: Database, clock: SteadyClock, *, lease_seconds: float, watchdog: Watchdog | None = None
+    ) -> None:
         self._database = database
+        self._clock = clock
         self._lease_seconds = lease_seconds
         self._watchdog = watchdog
         self._kill_at = 0.0
@@ -123,7 +127,12 @@ class LeaseKeeper:
         asked = dict(self._held)
         asked_at = time.monotonic()
         async with asyncio.timeout(self._lease_seconds / 4), self._database.connection() as connection:
-            renewed = await repository.renew_leases(connection, list(asked), lease_seconds=self._lease_seconds)
+            renewed = await repository.renew_leases(
+                connection,
+                list(asked),
+                lease_seconds=self._lease_seconds,
+                expectation=self._clock.expectation(),
+            )
         kept = {(lease.request_id, lease.lease_id): lease for lease in renewed}
         for key, held in asked.items():
             if self._held.get(key) is not held:

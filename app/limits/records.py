@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 LeaseId = NewType("LeaseId", str)
 """Fences completion: a finish under a lease that is no longer held changes nothing."""
@@ -52,6 +52,25 @@ class Claim:
     waited_seconds: float
     catalog_revision: int
     permits_left: int = 0
+
+
+class ClockReading(NamedTuple):
+    """What the steady clock said, in which epoch, and how far it was behind the server's."""
+
+    epoch: int
+    behind_microseconds: int
+    told_microseconds: int
+    """Since 1970."""
+
+
+class Expectation(NamedTuple):
+    """What a machine expects the steady clock to say, as it knows it since that epoch. None: it knows nothing."""
+
+    epoch: int | None
+    clock: datetime | None
+
+
+UNKNOWN = Expectation(None, None)
 
 
 @dataclass(frozen=True, slots=True)

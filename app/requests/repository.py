@@ -10,7 +10,7 @@ from asyncpg import Record
 
 from app.db.pool import Connection
 from app.db.rows import LEDGER_ENTRY_COLUMNS, MODEL_REQUEST_COLUMNS, REQUEST_ATTEMPT_COLUMNS
-from app.limits.records import Claim
+from app.limits.records import UNKNOWN, Claim, Expectation
 from app.limits.repository import read_claim
 from app.money import print_decimal
 from app.providers.operations import chunk_from_json
@@ -91,14 +91,16 @@ async def submit_and_claim(
     owner_id: str,
     capacity: int,
     lease_seconds: float,
+    expectation: Expectation = UNKNOWN,
 ) -> dict[str, Claim]:
     """Inserts what an owner's clients wait for and claims what is permitted now, in one statement: by provider."""
     rows = await connection.fetch(
-        "SELECT * FROM submit_and_claim($1, $2, $3, $4)",
+        "SELECT * FROM submit_and_claim($1, $2, $3, $4, $5, $6)",
         _encode([_row_values(request) for request in requests]),
         owner_id,
         capacity,
         lease_seconds,
+        *expectation,
     )
     by_provider: dict[str, list[Record]] = {}
     for row in rows:
@@ -111,16 +113,20 @@ def _row_values(request: NewRequest) -> dict[str, Any]:
     return {**request._asdict(), "payload": msgspec.Raw(request.payload)}
 
 
-async def keep_owner(connection: Connection, owner_id: str, *, seconds: float) -> None:
+async def keep_owner(
+    connection: Connection, owner_id: str, *, seconds: float, expectation: Expectation = UNKNOWN
+) -> None:
     """Says that the process lives, and forgets those that have been gone for a day."""
     await connection.execute(
         """
-        WITH gone AS (DELETE FROM owner_processes WHERE expires_at < clock_timestamp() - interval '1 day')
-        INSERT INTO owner_processes (id, expires_at) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
+        WITH clock AS MATERIALIZED (SELECT steady_now($3, $4) AS now),
+             gone AS (DELETE FROM owner_processes USING clock WHERE expires_at < now - interval '1 day')
+        INSERT INTO owner_processes (id, expires_at) SELECT $1, now + $2 * interval '1 second' FROM clock
         ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
         """,
         owner_id,
         seconds,
+        *expectation,
     )
 
 
@@ -129,15 +135,33 @@ async def remove_owner(connection: Connection, owner_id: str) -> None:
     await connection.execute("DELETE FROM owner_processes WHERE id = $1", owner_id)
 
 
-async def finish_requests(connection: Connection, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:
+async def finish_requests(
+    connection: Connection, results: Sequence[AttemptResult], *, expectation: Expectation = UNKNOWN
+) -> dict[str, ModelRequestStatus]:
     """Ends attempts in one statement. A request that is missing from the answer was no longer held under its lease."""
     lines = [line for result in results if result.cost is not None for line in _ledger_lines(result)]
     rows = await connection.fetch(
-        "SELECT * FROM finish_requests($1, $2)",
+        "SELECT * FROM finish_requests($1, $2, $3, $4)",
         _encode([_finish_values(result) for result in results]),
         _encode(lines),
+        *expectation,
     )
     return {row["request_id"]: ModelRequestStatus(row["status"]) for row in rows}
+
+
+async def finished_before(connection: Connection, results: Sequence[AttemptResult]) -> dict[str, ModelRequestStatus]:
+    """Of these attempts, those whose end is written already, with the status that their requests have now."""
+    rows = await connection.fetch(
+        """
+        SELECT r.id, r.status FROM unnest($1::text[], $2::text[]) AS ended(request_id, lease_id)
+          JOIN request_attempts a ON a.request_id = ended.request_id AND a.lease_id = ended.lease_id
+           AND a.status <> 'LOST'
+          JOIN model_requests r ON r.id = a.request_id
+        """,
+        [result.request_id for result in results],
+        [result.lease_id for result in results],
+    )
+    return {row["id"]: ModelRequestStatus(row["status"]) for row in rows}
 
 
 def _finish_values(result: AttemptResult) -> dict[str, Any]:
@@ -325,6 +349,7 @@ def _conditions(workspace_id: str, where: RequestFilter) -> tuple[list[str], lis
     conditions = ["workspace_id = $1"]
     arguments: list[Any] = [workspace_id]
     for condition, value in (
+        ("id = ANY (${})", where.ids),
         ("status = ${}", where.status),
         ("provider_id = ${}", where.provider_id),
         ("model_id = ${}", where.model_id),
@@ -340,7 +365,7 @@ def _conditions(workspace_id: str, where: RequestFilter) -> tuple[list[str], lis
 async def attempts_of(connection: Connection, request_ids: Sequence[str]) -> Mapping[str, list[RequestAttempt]]:
     """The attempts of each request, in order."""
     rows = await connection.fetch(
-        f"SELECT {REQUEST_ATTEMPT_COLUMNS} FROM request_attempts WHERE request_id = ANY ($1) ORDER BY started_at",
+        f"SELECT {REQUEST_ATTEMPT_COLUMNS} FROM request_attempts WHERE request_id = ANY ($1) ORDER BY number, started_at",
         list(request_ids),
     )
     grouped: dict[str, list[RequestAttempt]] = {}

@@ -15,6 +15,8 @@ from tests.worker_process import WorkerProcess, request_service, wait_until
 
 WINDOW_SECONDS = 3
 REQUESTS_PER_WINDOW = 10
+SLACK_SECONDS = 0.2
+"""With a window of a minute it is a hundredth, 600 ms. In so short a one it would be less than a clock may be wrong."""
 
 
 async def test_a_backlog_uses_98_percent_of_the_permitted_starts(
@@ -39,8 +41,7 @@ async def _run(database: Database, database_dsn: str, emulator: Emulator, *, win
             max_parallel=50,
             requests_per_minute=REQUESTS_PER_WINDOW,
             window_milliseconds=WINDOW_SECONDS * 1000,
-            # A hundredth of the window, as by default.
-            delivery_milliseconds=WINDOW_SECONDS * 10,
+            delivery_milliseconds=round(SLACK_SECONDS * 1000),
         )
     async with request_service(database) as service:
         submissions = [SubmitRequest(model=row.ref, input="Hello") for _ in range(REQUESTS_PER_WINDOW * (windows + 2))]
@@ -57,6 +58,7 @@ async def _run(database: Database, database_dsn: str, emulator: Emulator, *, win
         starts = await read_starts(connection, row.provider_id)
     # From the first start to that of the first in the last window: so many windows were used to the full.
     taken = starts[wanted - 1].started_at - starts[0].started_at
-    utilisation = (wanted - 1) / (REQUESTS_PER_WINDOW * (taken / timedelta(seconds=WINDOW_SECONDS)))
-    assert 0.98 <= utilisation <= 1.0
+    # The slack takes a hundredth of a minute's starts: of the others, a hundredth may be lost.
+    utilisation = (wanted - 1) / (REQUESTS_PER_WINDOW * (taken / timedelta(seconds=WINDOW_SECONDS + SLACK_SECONDS)))
+    assert 0.99 <= utilisation <= 1.0
     assert all(start.tokens >= 0 for start in starts)

@@ -1,4 +1,4 @@
-"""A TCP proxy before PostgreSQL that a test can cut, or let fall silent."""
+"""A TCP proxy before PostgreSQL that a test can cut, let fall silent, or have lose an answer."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._loses_answer = False
 
     @property
     def dsn(self) -> str:
@@ -43,6 +44,10 @@ class Proxy:
         """Connections stay, and nothing passes any more, as where a network drops every packet."""
         self._flowing.clear()
 
+    def lose_next_answer(self) -> None:
+        """Breaks every connection when the server answers next: what it was asked is done."""
+        self._loses_answer = True
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._socket_directory is not None:
             path = f"{self._socket_directory}/.s.PGSQL.{self._url.port or 5432}"
@@ -50,12 +55,18 @@ class Proxy:
         else:
             server_reader, server_writer = await asyncio.open_connection(self._url.hostname, self._url.port or 5432)
         self._writers |= {writer, server_writer}
-        await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer))
+        await asyncio.gather(self._pass(reader, server_writer), self._pass(server_reader, writer, is_answer=True))
         self._writers -= {writer, server_writer}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
+    ) -> None:
         try:
             while data := await reader.read(65536):
+                if is_answer and self._loses_answer:
+                    self._loses_answer = False
+                    self.sever()
+                    return
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from app.db.pool import Connection, Database
+from app.execution.clock import SteadyClock
 from app.execution.finisher import Finisher
 from app.prices.records import CostReceipt, Usage
 from app.requests.records import AttemptResult, ModelRequestStatus, Outcome
 from tests.app.limits.queue import Queue
+from tests.workers.proxy import proxy_to
 
 FREE = CostReceipt(Decimal(0), "USD", ())
 
@@ -40,7 +42,7 @@ class Writing:
 
 @pytest.fixture
 async def writing(database: Database) -> AsyncIterator[Writing]:
-    finisher = Finisher(database)
+    finisher = Finisher(database, SteadyClock(database, lease_seconds=30))
     finisher.start()
     async with database.connection() as connection:
         yield Writing(await Queue.create(connection, at=None, max_parallel=1000), finisher, connection)
@@ -103,3 +105,24 @@ async def test_killed_connections_delay_a_result_and_do_not_lose_it(writing: Wri
     )
     assert await writing.finish(*results) == ["COMPLETED"] * 20
     assert await writing.connection.fetchval("SELECT count(*) FROM request_attempts") == 20
+
+
+async def test_a_result_whose_commit_was_not_answered_is_not_taken_for_lost(database: Database) -> None:
+    async with proxy_to(database.dsn) as proxy, database.connection() as connection:
+        behind = await Database.connect(proxy.dsn, size=1)
+        finisher = Finisher(behind, SteadyClock(behind, lease_seconds=30))
+        finisher.start()
+        writing = Writing(await Queue.create(connection, at=None), finisher, connection)
+        # What a first statement prepares is answered, too.
+        assert await writing.finish(*await writing.claimed(1)) == ["COMPLETED"]
+        [completed] = await writing.claimed(1, output_text="Hi")
+        proxy.lose_next_answer()
+        assert await writing.finish(completed) == ["COMPLETED"]
+        await writing.queue.submit(1)
+        [again] = (await writing.queue.claim()).requests
+        to_retry = AttemptResult(request_id=again.request_id, lease_id=again.lease_id, outcome=Outcome.RETRY)
+        proxy.lose_next_answer()
+        assert await writing.finish(to_retry) == ["PENDING"]
+        assert await writing.queue.attempts(completed.request_id) == [(1, "SUCCEEDED")]
+        await finisher.stop()
+        await behind.close()

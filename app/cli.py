@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -72,12 +71,15 @@ def _whereabouts(error: TollgateError) -> str:
 
 def _mount_commands() -> None:
     from app.configuration.command import apply, discover, export, plan
+    from app.limits.command import commands as limits
     from app.providers.emulator.command import emulate
+    from app.requests.command import prune
 
     for entry_point in entry_points(group="tollgate.commands"):
         app.command(entry_point.name)(entry_point.load())
-    for command in (plan, apply, export, discover, emulate):
+    for command in (plan, apply, export, discover, prune, emulate):
         app.command(command.__name__)(command)
+    app.add_typer(limits, name="limits")
 
 
 def _show_version(is_asked: bool) -> None:
@@ -147,7 +149,7 @@ def serve() -> None:
 
     Calls of the gateway are run here, with provider keys from the environment
     (OPENAI_API_KEY, ...). It brings the schema up to date first. SIGTERM lets
-    running calls end (TOLLGATE_DRAIN_SECONDS).
+    running calls end (TOLLGATE_DRAIN_SECONDS); a second one does not wait.
     """
     config = _configured()
     import uvloop
@@ -158,19 +160,18 @@ def serve() -> None:
 async def _serve(config: Config, tell: Callable[[str], None]) -> None:
     from app.bootstrap import ensure_admin_token, open_database
     from app.serving import bind, serving, url_of
+    from app.signals import Signals
 
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    signals = Signals.of_this_process()
     listener = bind(config)
     try:
         async with open_database(config, size=2) as database:
             token = await ensure_admin_token(config, database)
-            async with serving(config, listener):
+            async with serving(config, listener, hurry=signals.hurry):
                 if token.token is not None:
                     tell(f"Admin token (shown this once): {token.token}\nIt is kept in {token.path}")
                 tell(f"Tollgate serves at {url_of(listener)}")
-                await stop.wait()
+                await signals.stop.wait()
     finally:
         listener.close()
 

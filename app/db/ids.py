@@ -15,8 +15,13 @@ _RANDOM_DIGITS: Final = 16
 
 def new_id() -> str:
     """A fresh id. Ids of later milliseconds sort after those of earlier ones."""
-    rest, fourth = divmod(time.time_ns() // 1_000_000, 1296)
+    random = os.urandom(_RANDOM_DIGITS).translate(_DIGIT_OF_BYTE).decode()
+    return ids_from(time.time_ns() // 1_000_000) + random
+
+
+def ids_from(milliseconds: int) -> str:
+    """What sorts before every id of that time since 1970 or later, and after every earlier one."""
+    rest, fourth = divmod(milliseconds, 1296)
     rest, third = divmod(rest, 1296)
     first, second = divmod(rest, 1296)
-    random = os.urandom(_RANDOM_DIGITS).translate(_DIGIT_OF_BYTE).decode()
-    return f"c{_PAIRS[first]}{_PAIRS[second]}{_PAIRS[third]}{_PAIRS[fourth]}{random}"
+    return f"c{_PAIRS[first]}{_PAIRS[second]}{_PAIRS[third]}{_PAIRS[fourth]}"

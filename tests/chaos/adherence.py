@@ -6,13 +6,13 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from app.db.pool import Database
-from app.limits.records import Start
-from app.limits.replay import LimitSetting, replay
-from app.limits.repository import read_starts
+from app.limits.audit import Audit
+from app.limits.log import LogLine
+from app.limits.service import LimitService
 from app.requests.records import SubmitRequest
 from tests.catalog_rows import CatalogRow, insert_model
 from tests.emulator import Emulator
@@ -53,20 +53,26 @@ class Scenario:
 @dataclass(frozen=True, slots=True)
 class Findings:
     record: dict[str, Any]
-    starts: list[Start]
-    settings: list[LimitSetting]
+    log: list[LogLine]
     statuses: dict[str, int]
     charged_leases: dict[str, int]
     """Per request, how many of its leases have ledger lines."""
     lost_attempts: int
 
     def replayed(self, window_seconds: float) -> list[Any]:
-        return replay(self.starts, self.settings, window=timedelta(seconds=window_seconds))
+        """The violations that `tollgate limits check` finds, by the limits that the database says were in force."""
+        audit = Audit(window=timedelta(seconds=window_seconds))
+        for line in self.log:
+            audit.take(line)
+        (audited,) = audit.providers.values()
+        assert audited.replay is not None
+        assert len(audited.settings) == 2
+        assert audited.replay.starts == len(self.log) - 2
+        return audited.violations
 
 
 async def run_scenario(scenario: Scenario, database: Database, dsn: str, emulator: Emulator, seed: int) -> Findings:
     row = await _set_up(scenario, database, emulator)
-    settings = [_setting(scenario.before, datetime.min.replace(tzinfo=UTC))]
     chance = random.Random(seed)
     workers = [WorkerProcess(dsn, TOLLGATE_LEASE_SECONDS=str(LEASE_SECONDS)) for _ in range(scenario.workers)]
     try:
@@ -76,13 +82,13 @@ async def run_scenario(scenario: Scenario, database: Database, dsn: str, emulato
                 for number in range(scenario.submitters)
             ]
             group.create_task(_kill(workers, scenario, chance, database, dsn))
-            group.create_task(_change_limits(scenario, database, row, emulator, settings))
+            group.create_task(_change_limits(scenario, database, row, emulator))
         ids = [id for task in submitting for id in task.result()]
         await wait_finished(dsn, ids, timeout_seconds=scenario.timeout_seconds)
     finally:
         for worker in workers:
             worker.kill()
-    return await _findings(database, row, emulator, settings)
+    return await _findings(database, emulator)
 
 
 async def _set_up(scenario: Scenario, database: Database, emulator: Emulator) -> CatalogRow:
@@ -113,10 +119,6 @@ def _emulated(limits: Limits) -> dict[str, int]:
         "requests_per_minute": limits.requests,
         "tokens_per_minute": limits.tokens,
     }
-
-
-def _setting(limits: Limits, since: datetime) -> LimitSetting:
-    return LimitSetting(since, limits.max_parallel, limits.requests, limits.tokens)
 
 
 async def _submit(database: Database, row: CatalogRow, count: int, number: int) -> list[str]:
@@ -150,31 +152,28 @@ async def _kill(
         await asyncio.to_thread(chance.choice(busy or workers).restart)
 
 
-async def _change_limits(
-    scenario: Scenario, database: Database, row: CatalogRow, emulator: Emulator, settings: list[LimitSetting]
-) -> None:
+async def _change_limits(scenario: Scenario, database: Database, row: CatalogRow, emulator: Emulator) -> None:
     await asyncio.to_thread(
         emulator.wait, "acme", arrivals=scenario.requests // 2, timeout_seconds=scenario.timeout_seconds
     )
     async with database.connection() as connection:
-        since = await connection.fetchval(
+        await connection.execute(
             """
             UPDATE llm_providers SET max_parallel_requests = $2, requests_per_minute = $3, tokens_per_minute = $4,
                    updated_at = now()
-             WHERE id = $1 RETURNING clock_timestamp()
+             WHERE id = $1
             """,
             row.provider_id,
             scenario.after.max_parallel,
             scenario.after.requests,
             scenario.after.tokens,
         )
-    settings.append(_setting(scenario.after, since))
     await asyncio.to_thread(emulator.configure, "acme", **_emulated(scenario.after))
 
 
-async def _findings(database: Database, row: CatalogRow, emulator: Emulator, settings: list[LimitSetting]) -> Findings:
+async def _findings(database: Database, emulator: Emulator) -> Findings:
+    log = [line async for line in LimitService(database).read_log()]
     async with database.connection() as connection:
-        starts = await read_starts(connection, row.provider_id)
         statuses = await connection.fetch("SELECT status::text, count(*) FROM model_requests GROUP BY 1")
         charged = await connection.fetch(
             """
@@ -185,8 +184,7 @@ async def _findings(database: Database, row: CatalogRow, emulator: Emulator, set
         lost = await connection.fetchval("SELECT count(*) FROM request_attempts WHERE status = 'LOST'")
     return Findings(
         record=emulator.record("acme", calls=False),
-        starts=starts,
-        settings=settings,
+        log=log,
         statuses={row["status"]: row["count"] for row in statuses},
         charged_leases={row["id"]: row["leases"] for row in charged},
         lost_attempts=lost,

@@ -15,6 +15,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,15 @@ class Client:
     def submit(self, content: str) -> str:
         return str(self.ask(SUBMIT, content=content)["submitRequest"]["id"])
 
+    @contextmanager
+    def stream(self, content: str) -> Iterator[httpx.Response]:
+        """An answer of the gateway, when it has begun."""
+        body = {"model": "openai:gpt-4o-mini", "messages": [{"role": "user", "content": content}], "stream": True}
+        url = f"{self.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=self._headers, timeout=30) as response:
+            assert response.status_code == 200
+            yield response
+
     def wait_for(self, request_id: str, *statuses: str) -> str:
         """Follows the request by subscription until it is in one of these."""
         query = "subscription ($id: ID!) { requestUpdated(id: $id) { status } }"
@@ -101,8 +111,9 @@ COMMANDS = dict(commands())
 
 def test_no_command_is_missing() -> None:
     assert set(COMMANDS) >= {
-        *("run", "serve", "work", "migrate", "seed", "emulate"),
+        *("run", "serve", "work", "migrate", "seed", "emulate", "prune"),
         *("token", "token create", "token list", "token revoke"),
+        *("limits", "limits export", "limits check"),
     }
 
 
@@ -134,6 +145,8 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "the same, of a worker": (["work"], {"DATABASE_URL": UNREACHABLE}, ["does not answer"]),
     "the same, of migrations": (["migrate"], {"DATABASE_URL": UNREACHABLE}, ["does not answer"]),
     "the same, of the seed": (["seed"], {"DATABASE_URL": UNREACHABLE}, ["does not answer"]),
+    "the same, of the start log": (["limits", "check"], {"DATABASE_URL": UNREACHABLE}, ["does not answer"]),
+    "the same, of pruning": (["prune", "--older-than", "90d"], {"DATABASE_URL": UNREACHABLE}, ["does not answer"]),
     "the same, of tokens": (["token", "list"], {"DATABASE_URL": UNREACHABLE}, ["does not answer"]),
     "no URL": (["migrate"], {"DATABASE_URL": "localhost/x"}, ["DATABASE_URL", "postgresql://"]),
     "another database": (["migrate"], {"DATABASE_URL": "mysql://tollgate:a-secret-password@db/x"}, ["DATABASE_URL"]),
@@ -203,15 +216,17 @@ def test_ctrl_c_lets_a_running_call_end_and_leaves_no_process(data_dir: Path) ->
 
 
 def test_second_ctrl_c_does_not_wait_for_calls(data_dir: Path) -> None:
-    with tollgate("emulate", "--port", "0", "--fault", "hang", data_dir=data_dir) as emulator:
+    with tollgate("emulate", "--port", "0", "--fault", "hang_midway", data_dir=data_dir) as emulator:
         emulator_url = json.loads(emulator.wait_for("\n").output.splitlines()[0])["url"]
         variables = {"TOLLGATE_PORT": "0", "TOLLGATE_ADMIN_TOKEN": TOKEN, "TOLLGATE_EMULATOR_URL": emulator_url}
         with tollgate("run", data_dir=data_dir, TOLLGATE_DRAIN_SECONDS="600", **variables) as process:
             client = Client(process)
             client.wait_for(client.submit("What never answers?"), "PROCESSING")
-            process.interrupt()
-            process.wait_for("Stopping")
-            process.interrupt()
+            with client.stream("And what never ends its answer?") as answer:
+                process.interrupt()
+                process.wait_for("Stopping")
+                process.interrupt()
+                assert "error" in answer.read().decode()
             assert process.end() == 0
     assert processes_of(data_dir) == []
 

@@ -23,6 +23,7 @@ INDEXES_BEYOND_PRISMA = {
     "model_requests_deadlines",
     "model_requests_failed",
     "model_requests_fallbacks",
+    "model_requests_videos",
 }
 CHECKS = {
     "llm_models_default_not_deprecated",
@@ -42,6 +43,7 @@ CHECKS = {
     "ledger_entries_quantity_not_negative",
     "ledger_entries_amount_not_negative",
     "limit_states_window_at_least_one",
+    "steady_clock_is_one_row",
 }
 TRIGGERS = {
     "llm_models_identity_immutable",
@@ -55,6 +57,8 @@ TRIGGERS = {
     "ledger_entries_append_only",
     "provider_starts_append_only",
     "llm_providers_create_limit_state",
+    "llm_providers_append_limit_change",
+    "limit_changes_append_only",
 }
 FUNCTIONS = {
     "refuse_model_identity_change",
@@ -62,6 +66,7 @@ FUNCTIONS = {
     "refuse_change_of_history",
     "raise_revision",
     "create_limit_state",
+    "append_limit_change",
     "announce_requests",
     "rescue_requests",
     "record_outcomes",
@@ -72,6 +77,10 @@ FUNCTIONS = {
     "renew_leases",
     "finish_requests",
     "cancel_request",
+    "within_expectation",
+    "steady_now",
+    "server_time",
+    "witness_clock",
 }
 
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.limits.estimate import estimate_input_tokens, max_output_tokens
 from app.limits.records import Start
-from app.limits.replay import LimitSetting, Violation, replay
+from app.limits.replay import LimitSetting, Peak, Replay, Violation, replay
 from app.providers.messages import Message, Role, Text, Tool, ToolCall
 from app.providers.operations import ChatRequest, EmbeddingRequest
 
@@ -68,6 +69,80 @@ def test_the_replay_finds_exactly_what_the_definition_finds(
     random.shuffle(shuffled)
     found = replay(shuffled, settings, window=WINDOW)
     assert {(violation.kind, violation.at) for violation in found} == brute_force(starts, settings)
+
+
+@st.composite
+def admitted_logs(draw: st.DrawFn) -> tuple[list[Start], list[LimitSetting]]:
+    """What an admission lets through that looks at each start by itself; limits are raised and lowered on the way."""
+    small = st.integers(1, 4)
+    edits = sorted(draw(st.sets(st.integers(1, 40), max_size=3)))
+    settings = [setting(since, draw(small), draw(small), draw(st.none() | st.integers(5, 20))) for since in (0, *edits)]
+    log: list[Start] = []
+    for second in sorted(draw(st.lists(st.integers(0, 50), max_size=40))):
+        one = start(len(log) + 1, second, draw(st.none() | st.integers(1, 15)), draw(st.integers(0, 8)))
+        if not exceeded_by(log, one, settings):
+            log.append(one)
+    return log, settings
+
+
+def exceeded_by(log: list[Start], one: Start, settings: list[LimitSetting]) -> set[str]:
+    return {kind for kind, at in brute_force([*log, one], settings) if at == one.started_at}
+
+
+@given(admitted_logs())
+def test_what_a_valid_admission_let_through_exceeds_nothing(log: tuple[list[Start], list[LimitSetting]]) -> None:
+    starts, settings = log
+    assert replay(starts, settings, window=WINDOW) == []
+
+
+@given(admitted_logs(), st.data())
+def test_a_start_that_should_not_have_been_is_found(
+    log: tuple[list[Start], list[LimitSetting]], data: st.DataObject
+) -> None:
+    starts, settings = log
+    candidates = [start(1000, second, 1, 1) for second in range(51)]
+    too_many = [one for one in candidates if exceeded_by(starts, one, settings)]
+    assume(too_many)
+    injected = data.draw(st.sampled_from(too_many))
+    assert replay([*starts, injected], settings, window=WINDOW) != []
+
+
+@given(logs(), st.integers(0, 40))
+def test_a_check_from_an_instant_on_finds_what_the_whole_one_finds_from_there(
+    log: tuple[list[Start], list[LimitSetting]], second: int
+) -> None:
+    starts, settings = log
+    judge = Replay(settings, window=WINDOW, judged_from=at(second))
+    needed = [
+        one
+        for one in starts
+        if one.started_at > at(second) - WINDOW or one.ended_at is None or one.ended_at > at(second)
+    ]
+    found = [violation for one in needed for violation in judge.add(one)]
+    assert found == [one for one in replay(starts, settings, window=WINDOW) if one.at >= at(second)]
+    assert judge.starts == sum(one.started_at >= at(second) for one in starts)
+
+
+def test_the_peak_is_the_most_by_the_limit_of_its_instant() -> None:
+    judge = Replay([setting(requests=4, tokens=9), setting(since=20, requests=2)], window=WINDOW)
+    for one in (start(1, 0, 1, 5), start(2, 1, 1, 3), start(3, 2, 1), start(4, 20, 1, 100), start(5, 21, 1)):
+        judge.add(one)
+    assert judge.peaks == {
+        "parallel": Peak(at(0), 1, 100),
+        "requests": Peak(at(21), 2, 2),
+        "tokens": Peak(at(2), 9, 9),
+    }
+    unlimited = Replay([setting()], window=WINDOW)
+    for one in (start(1, 0, 1, 5), start(2, 1, 1, 3)):
+        unlimited.add(one)
+    assert unlimited.peaks["tokens"] == Peak(at(1), 8, None)
+
+
+def test_a_log_that_is_not_in_order_is_refused() -> None:
+    judge = Replay([setting()], window=WINDOW)
+    judge.add(start(1, 5))
+    with pytest.raises(ValueError, match="start 2 lies before start 1"):
+        judge.add(start(2, 4))
 
 
 def test_a_window_is_open_at_its_start_and_closed_at_its_end() -> None:

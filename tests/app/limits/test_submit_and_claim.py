@@ -1,0 +1,294 @@
+"""submit_and_claim, which starts what it can as it writes it, against submitting first and claiming then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.db.ids import new_id
+from app.db.pool import Connection
+from app.limits import repository as limits
+from app.limits.records import Claim
+from app.requests import repository as requests
+from app.requests.records import ModelOperation, NewRequest
+from tests.app.limits.queue import HELLO, LEASE_SECONDS, START, after
+from tests.catalog_rows import CatalogRow, insert_model
+
+ME, OTHER, GONE = "owner-me", "owner-other", "owner-gone"
+
+
+@dataclass(frozen=True)
+class Provider:
+    parallel: int
+    requests: int
+    tokens: int | None
+    is_enabled: bool
+    circuit_until: datetime | None
+    past_starts: tuple[tuple[float, int], ...]
+    """Seconds before START, and tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    provider: int
+    priority: int
+    tokens: int
+    deadline: datetime | None
+    fallback: int | None
+
+
+@dataclass(frozen=True)
+class Present:
+    """A row that is there already; it runs where its lease has an end."""
+
+    row: Row
+    owner: str | None
+    lease_ends: datetime | None
+    available_at: datetime
+
+
+@dataclass(frozen=True)
+class Scene:
+    providers: tuple[Provider, ...]
+    present: tuple[Present, ...]
+    new: tuple[Row, ...]
+    capacity: int
+
+
+def _tuples(of: st.SearchStrategy[Any], *, least: int = 0, most: int) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(of, min_size=least, max_size=most).map(tuple)
+
+
+_PROVIDERS = st.builds(
+    Provider,
+    parallel=st.integers(1, 5),
+    requests=st.integers(1, 8),
+    tokens=st.sampled_from([None, None, 300, 1000]),
+    is_enabled=st.sampled_from([True, True, True, False]),
+    circuit_until=st.sampled_from([None, None, None, after(20), after(-1)]),
+    past_starts=_tuples(st.tuples(st.sampled_from([70.0, 60.7, 60.5, 1.0, 0.0]), st.sampled_from([0, 100])), most=3).map(
+        lambda starts: tuple(sorted(starts, reverse=True))
+    ),
+)
+_ROWS = st.builds(
+    Row,
+    provider=st.integers(0, 1),
+    priority=st.integers(-1, 1),
+    tokens=st.sampled_from([0, 100, 100, 250, 700]),
+    deadline=st.sampled_from([None, None, None, after(-1), after(0), after(60)]),
+    fallback=st.sampled_from([None, None, None, 0, 1]),
+)
+_PRESENT = st.builds(
+    Present,
+    row=_ROWS,
+    owner=st.sampled_from([None, ME, OTHER, GONE]),
+    lease_ends=st.sampled_from([None, after(10), after(0)]),
+    available_at=st.sampled_from([after(-100), after(0), after(5)]),
+)
+_SCENES = st.builds(
+    Scene,
+    providers=_tuples(_PROVIDERS, least=2, most=2),
+    present=st.one_of(st.just(()), _tuples(_PRESENT, most=3)),
+    new=_tuples(_ROWS, least=1, most=6),
+    capacity=st.integers(0, 6),
+)
+
+
+class Stage:
+    """A scene as rows of a database."""
+
+    def __init__(self, connection: Connection, scene: Scene) -> None:
+        self.connection = connection
+        self.scene = scene
+        self.rows: list[CatalogRow] = []
+        self.new: list[NewRequest] = []
+
+    async def set_up(self) -> None:
+        for number, provider in enumerate(self.scene.providers):
+            self.rows.append(await self._add_provider(f"provider-{number}", provider))
+        await self.connection.executemany(
+            "INSERT INTO owner_processes (id, expires_at) VALUES ($1, $2)", [(ME, after(10)), (OTHER, after(10))]
+        )
+        for present in self.scene.present:
+            await self._add_present(present)
+        self.new = [self._request(row, None) for row in self.scene.new]
+
+    async def _add_provider(self, name: str, provider: Provider) -> CatalogRow:
+        row = await insert_model(
+            self.connection,
+            provider=name,
+            max_parallel=provider.parallel,
+            requests_per_minute=provider.requests,
+            tokens_per_minute=provider.tokens,
+        )
+        await self.connection.execute(
+            "UPDATE llm_providers SET is_enabled = $2 WHERE id = $1", row.provider_id, provider.is_enabled
+        )
+        await self.connection.execute(
+            "UPDATE limit_states SET clock = $2, circuit_open_until = $3 WHERE provider_id = $1",
+            row.provider_id,
+            START,
+            provider.circuit_until,
+        )
+        for seconds, tokens in provider.past_starts:
+            await self._add_start(row.provider_id, "past", "lease", after(-seconds), tokens)
+        return row
+
+    async def _add_start(self, provider_id: str, request_id: str, lease_id: str, at: datetime, tokens: int) -> int:
+        sequence: int = await self.connection.fetchval(
+            """
+            WITH counted AS (
+              UPDATE limit_states SET last_sequence = last_sequence + 1, window_tokens = window_tokens + $5
+               WHERE provider_id = $1 RETURNING last_sequence
+            )
+            INSERT INTO provider_starts (provider_id, sequence, request_id, lease_id, started_at, reserved_tokens)
+            SELECT $1, last_sequence, $2, $3, $4, $5 FROM counted RETURNING sequence
+            """,
+            provider_id,
+            request_id,
+            lease_id,
+            at,
+            tokens,
+        )
+        return sequence
+
+    async def _add_present(self, present: Present) -> None:
+        request = self._request(present.row, present.owner)
+        await requests.insert_requests(self.connection, [request])
+        attempts = 1 if present.available_at > START or present.lease_ends is not None else 0
+        await self.connection.execute(
+            "UPDATE model_requests SET available_at = $2, attempt_count = $3 WHERE id = $1",
+            request.id,
+            present.available_at,
+            attempts,
+        )
+        if present.lease_ends is None:
+            return
+        lease_id = new_id()
+        sequence = await self._add_start(request.provider_id, request.id, lease_id, after(0), request.reserved_tokens)
+        await self.connection.execute(
+            """
+            UPDATE model_requests SET status = 'PROCESSING', lease_id = $2, lease_expires_at = $3, worker_id = 'w',
+                                      lease_started_at = $4, started_at = $4, start_sequence = $5
+             WHERE id = $1
+            """,
+            request.id,
+            lease_id,
+            present.lease_ends,
+            after(-10),
+            sequence,
+        )
+
+    def _request(self, row: Row, owner: str | None) -> NewRequest:
+        catalog = self.rows[row.provider]
+        return NewRequest(
+            id=new_id(),
+            workspace_id="default",
+            provider_id=catalog.provider_id,
+            model_id=catalog.model_id,
+            model_ref=catalog.ref,
+            operation=ModelOperation.CHAT,
+            priority=row.priority,
+            idempotency_key=None,
+            request_digest=None,
+            deadline=row.deadline,
+            owner_id=owner,
+            is_streamed=False,
+            fallbacks="" if row.fallback is None else self.rows[row.fallback].model_id,
+            payload=HELLO,
+            parameters={"temperature": 0},
+            metadata={"a": "b"},
+            reserved_tokens=row.tokens,
+            max_attempts=3,
+            created_by="token",
+        )
+
+    async def submit_and_claim(self) -> dict[str, Claim]:
+        return await requests.submit_and_claim(
+            self.connection, self.new, owner_id=ME, capacity=self.scene.capacity, lease_seconds=LEASE_SECONDS
+        )
+
+    async def submit_then_claim(self) -> dict[str, Claim]:
+        # Of one group, what goes to the first provider is the oldest.
+        rows = sorted((row._replace(owner_id=ME) for row in self.new), key=lambda row: row.provider_id)
+        await requests.insert_requests(self.connection, rows)
+        claims = {}
+        for provider_id in sorted({row.provider_id for row in self.new}):
+            claim = await limits.claim_requests(
+                self.connection,
+                provider_id,
+                worker_id=ME,
+                capacity=self.scene.capacity,
+                lease_seconds=LEASE_SECONDS,
+                owner_id=ME,
+            )
+            assert claim is not None
+            claims[provider_id] = claim
+        return claims
+
+    async def told(self, claims: dict[str, Claim]) -> dict[str, Any]:
+        """What came of it, but for what is drawn at random or read from the server's clock."""
+        tables = {
+            "requests": "SELECT to_jsonb(r) - 'lease_id' - 'sequence' || jsonb_build_object('is_held', lease_id IS NOT NULL)"
+            " FROM model_requests r ORDER BY id",
+            "age": "SELECT id FROM model_requests ORDER BY provider_id, sequence",
+            "starts": "SELECT to_jsonb(s) - 'lease_id' FROM provider_starts s ORDER BY provider_id, sequence",
+            "leases": "SELECT r.id FROM model_requests r JOIN provider_starts s ON s.provider_id = r.provider_id"
+            " AND s.sequence = r.start_sequence AND s.request_id = r.id AND s.lease_id = r.lease_id ORDER BY r.id",
+            "attempts": "SELECT to_jsonb(a) - 'lease_id' FROM request_attempts a ORDER BY request_id, number",
+            "states": "SELECT to_jsonb(t) FROM limit_states t ORDER BY provider_id",
+        }
+        told: dict[str, Any] = {
+            name: [row[0] for row in await self.connection.fetch(statement)] for name, statement in tables.items()
+        }
+        for provider_id, claim in claims.items():
+            admitted = sorted(claim.requests, key=lambda one: one.request_id)
+            told[f"claim of {provider_id}"] = [
+                [(one.request_id, one.attempt, one.max_attempts, one.model_ref, one.started_at) for one in admitted],
+                [(one.deadline, one.reserved_tokens, one.has_fallback, one.created_at) for one in admitted],
+                [(one.payload, one.parameters, one.is_streamed, one.model_id, one.workspace_id) for one in admitted],
+                claim.permits_left,
+                claim.catalog_revision,
+                claim.wait_seconds is None or round(claim.wait_seconds - (START - _now()).total_seconds()),
+            ]
+        return told
+
+
+def _now() -> datetime:
+    return datetime.now(START.tzinfo)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(scene=_SCENES)
+async def test_one_statement_does_what_a_submission_and_a_claim_do(connection: Connection, scene: Scene) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        stage = Stage(connection, scene)
+        await stage.set_up()
+        async with _undone(connection):
+            expected = await stage.told(await stage.submit_then_claim())
+        async with _undone(connection):
+            assert await stage.told(await stage.submit_and_claim()) == expected
+    finally:
+        await transaction.rollback()
+
+
+class _undone:  # noqa: N801 - reads as a statement
+    def __init__(self, connection: Connection) -> None:
+        self._transaction = connection.transaction()
+
+    async def __aenter__(self) -> None:
+        await self._transaction.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transaction.rollback()

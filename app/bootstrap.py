@@ -25,10 +25,12 @@ from app.db.pool import Database
 from app.execution.attempt import Timeouts
 from app.execution.calls import Calls
 from app.execution.chunks import ChunkLog
+from app.execution.clock import SteadyClock
+from app.execution.downloads import Downloads
 from app.execution.executor import Executor
 from app.execution.finisher import Finisher
 from app.execution.leases import LeaseKeeper
-from app.execution.steps import CatalogEndpoints, EmulatorEndpoints
+from app.execution.steps import CatalogEndpoints, Credentials, EmulatorEndpoints, Endpoints
 from app.execution.watchdog import Watchdog
 from app.gateway.calls import GatewayCalls
 from app.limits.service import LimitService
@@ -42,6 +44,7 @@ from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 from app.settings.service import SettingsService
 from app.usage.service import UsageService
+from app.videos.service import VideoService
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Execution:
 
     worker_id: str
     database: Database
+    clock: SteadyClock
     listener: Listener
     snapshots: SnapshotHolder
     calls: Calls
@@ -107,21 +111,24 @@ async def open_api(config: Config, *, is_guarded: bool = False) -> AsyncIterator
         events = RequestEvents(listener)
         preparation = Preparation(adapters=ADAPTERS, default_max_output_tokens=config.default_max_output_tokens)
         transport = await stack.enter_async_context(Transport(max_connections=config.gateway_concurrency))
-        leases = _leases(config, database, is_guarded)
+        clock = await stack.enter_async_context(_steady_clock(config, database))
+        leases = _leases(config, database, clock, is_guarded)
         owner_id = process_id("api")
         registry = CollectorRegistry()
         observer = stack.enter_context(_observer(config, registry, owner_id))
         gateway = GatewayCalls(
             owner_id=owner_id,
             database=database,
+            clock=clock,
             listener=listener,
             snapshots=snapshots,
-            calls=_calls(config, database, snapshots, transport, leases, observer),
+            calls=_calls(config, database, clock, snapshots, transport, leases, observer),
             leases=leases,
             concurrency=config.gateway_concurrency,
             lease_seconds=config.lease_seconds,
             max_waiting=config.gateway_max_waiting,
         )
+        requests = RequestService(database, snapshots, preparation)
         await listener.start()
         stack.push_async_callback(listener.stop)
         await gateway.start()
@@ -135,9 +142,11 @@ async def open_api(config: Config, *, is_guarded: bool = False) -> AsyncIterator
             catalog=CatalogService(database, snapshots, adapters=ADAPTERS),
             settings=SettingsService(database, snapshots),
             access=AccessService(database, authenticator),
-            requests=RequestService(database, snapshots, preparation),
+            requests=requests,
             preparation=preparation,
             usage=UsageService(database, snapshots),
+            videos=VideoService(database, requests),
+            downloads=_downloads(config, snapshots, transport),
             limits=LimitService(database),
             gateway=gateway,
             call_metrics=registry,
@@ -161,7 +170,8 @@ async def open_execution(config: Config, *, is_guarded: bool = False) -> AsyncIt
         stack.push_async_callback(snapshots.stop)
         transport = await stack.enter_async_context(Transport(max_connections=config.worker_concurrency))
         stack.push_async_callback(listener.stop)
-        leases = _leases(config, database, is_guarded)
+        clock = await stack.enter_async_context(_steady_clock(config, database))
+        leases = _leases(config, database, clock, is_guarded)
         worker_id = process_id("worker")
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -169,16 +179,27 @@ async def open_execution(config: Config, *, is_guarded: bool = False) -> AsyncIt
         yield Execution(
             worker_id=worker_id,
             database=database,
+            clock=clock,
             listener=listener,
             snapshots=snapshots,
-            calls=_calls(config, database, snapshots, transport, leases, observer),
+            calls=_calls(config, database, clock, snapshots, transport, leases, observer),
             leases=leases,
             metrics=registry,
         )
 
 
-def _leases(config: Config, database: Database, is_guarded: bool) -> LeaseKeeper:
-    return LeaseKeeper(database, lease_seconds=config.lease_seconds, watchdog=Watchdog() if is_guarded else None)
+@asynccontextmanager
+async def _steady_clock(config: Config, database: Database) -> AsyncIterator[SteadyClock]:
+    clock = SteadyClock(database, lease_seconds=config.lease_seconds)
+    await clock.start()
+    try:
+        yield clock
+    finally:
+        await clock.stop()
+
+
+def _leases(config: Config, database: Database, clock: SteadyClock, is_guarded: bool) -> LeaseKeeper:
+    return LeaseKeeper(database, clock, lease_seconds=config.lease_seconds, watchdog=Watchdog() if is_guarded else None)
 
 
 @contextmanager
@@ -201,22 +222,47 @@ def _observer(config: Config, registry: CollectorRegistry, instance_id: str) -> 
 def _calls(
     config: Config,
     database: Database,
+    clock: SteadyClock,
     snapshots: SnapshotHolder,
     transport: Transport,
     leases: LeaseKeeper,
     observer: Observer,
 ) -> Calls:
-    emulator = EmulatorEndpoints(config.emulator_url) if config.emulator_url is not None else None
+    credentials, endpoints = _upstream(config)
     executor = Executor(
         snapshots,
         transport,
         adapters=ADAPTERS,
-        credentials=emulator or EnvironmentCredentials(),
-        endpoints=emulator or CatalogEndpoints(),
-        timeouts=Timeouts(
-            connect=config.connect_timeout_seconds,
-            read=config.read_timeout_seconds,
-            total=config.call_timeout_seconds,
-        ),
+        credentials=credentials,
+        endpoints=endpoints,
+        timeouts=_timeouts(config),
     )
-    return Calls(executor, Finisher(database), leases, ChunkLog(database), observer)
+    return Calls(executor, Finisher(database, clock), leases, ChunkLog(database), observer)
+
+
+def _downloads(config: Config, snapshots: SnapshotHolder, transport: Transport) -> Downloads:
+    credentials, endpoints = _upstream(config)
+    return Downloads(
+        snapshots,
+        transport,
+        adapters=ADAPTERS,
+        credentials=credentials,
+        endpoints=endpoints,
+        timeouts=_timeouts(config),
+    )
+
+
+def _upstream(config: Config) -> tuple[Credentials, Endpoints]:
+    """Where calls go, and with what keys."""
+    if config.emulator_url is None:
+        return EnvironmentCredentials(), CatalogEndpoints()
+    emulator = EmulatorEndpoints(config.emulator_url)
+    return emulator, emulator
+
+
+def _timeouts(config: Config) -> Timeouts:
+    return Timeouts(
+        connect=config.connect_timeout_seconds,
+        read=config.read_timeout_seconds,
+        total=config.call_timeout_seconds,
+    )

@@ -36,6 +36,7 @@ PRICES: Final[dict[str, dict[str, Decimal]]] = {
     "whisper-1": {"SECONDS": Decimal(100)},
     "moderation-1": {"INPUT_TOKENS": Decimal(0)},
     "rerank-1": {"SEARCHES": Decimal(2000)},
+    "video-1": {"SECONDS": Decimal("100000.0000000001")},
 }
 """Per 1,000,000 units."""
 TYPES: Final = {
@@ -46,13 +47,14 @@ TYPES: Final = {
     "whisper-1": "SPEECH_TO_TEXT",
     "moderation-1": "MODERATION",
     "rerank-1": "RERANK",
+    "video-1": "VIDEO",
 }
 MODELS: Final = {
-    "oai": ("openai", ("chat-1", "embed-1", "image-1", "tts-1", "whisper-1", "moderation-1")),
-    "ant": ("anthropic", ("chat-1",)),
-    "goo": ("google", ("chat-1",)),
+    "oai": ("openai", ("chat-1", "embed-1", "image-1", "tts-1", "whisper-1", "moderation-1", "video-1")),
+    "ant": ("anthropic", ("chat-1", "video-1")),
+    "goo": ("google", ("chat-1", "video-1")),
     "coh": ("cohere", ("rerank-1",)),
-    "narrow": ("openai", ("chat-1",)),  # one call at a time
+    "narrow": ("openai", ("chat-1", "video-1")),  # one call at a time
     "frail": ("openai", ("chat-1",)),  # whose calls may take half a second
 }
 

@@ -13,6 +13,7 @@ from app.catalog.snapshots import SnapshotHolder
 from app.config import Config
 from app.db.listen import Listener
 from app.db.pool import Database
+from app.execution.downloads import Downloads
 from app.gateway.calls import GatewayCalls
 from app.limits.service import LimitService
 from app.requests.events import RequestEvents
@@ -20,6 +21,7 @@ from app.requests.preparation import Preparation
 from app.requests.service import RequestService
 from app.settings.service import SettingsService
 from app.usage.service import UsageService
+from app.videos.service import VideoService
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class ApiServices:
     requests: RequestService
     preparation: Preparation
     usage: UsageService
+    videos: VideoService
+    downloads: Downloads
     limits: LimitService
     gateway: GatewayCalls
     call_metrics: CollectorRegistry

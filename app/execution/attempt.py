@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from pydantic import SecretStr
 
 from app.db.rows import LlmModel, LlmProvider
@@ -29,8 +30,7 @@ class Timeouts:
     total: float
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """`send_by` is the time.monotonic() instant at which the start's permit ends."""
 
     claim: ClaimedRequest
@@ -53,15 +53,17 @@ class Attempt:
 
 
 class Progress:
-    """How far a streamed call has come, for when it ends before its time."""
+    """How far a call has come, for when it ends before its time."""
 
-    __slots__ = ("collector", "first_chunk_seconds", "is_sent")
+    __slots__ = ("collector", "first_chunk_seconds", "is_accepted", "is_sent")
 
     def __init__(self) -> None:
         self.collector = Collector()
         self.first_chunk_seconds: float | None = None
         self.is_sent = False
         """Or being sent: what it comes to from then on is the provider's to say."""
+        self.is_accepted = False
+        """The provider works on it, whether it is asked after or not."""
 
     def add(self, chunks: Sequence[Chunk], started: float) -> None:
         """`started`: the attempt's."""

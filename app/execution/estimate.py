@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from app.prices.records import Usage
 from app.providers.messages import Image, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
@@ -24,6 +25,7 @@ from app.providers.operations import (
     VideoOutput,
     VideoRequest,
 )
+from app.providers.video import video_seconds
 
 _BYTES_PER_TOKEN: Final = 4
 """What prose comes to, for an estimate that is neither high nor low."""
@@ -31,7 +33,9 @@ _TOKENS_PER_IMAGE: Final = 765
 """Of 1024 by 1024 in high detail (https://platform.openai.com/docs/guides/images-vision, 2026-11-20)."""
 
 
-def estimate_usage(request: OperationRequest, output: OperationOutput) -> Usage:
+def estimate_usage(
+    request: OperationRequest, output: OperationOutput, parameters: Mapping[str, Any] | None = None
+) -> Usage:
     """Flagged as an estimate. Never zero for an answer that has something in it."""
     match request:
         case ChatRequest():
@@ -62,7 +66,7 @@ def estimate_usage(request: OperationRequest, output: OperationOutput) -> Usage:
             return Usage(input_tokens=max(1, sum(map(_tokens_of, request.inputs))), estimated=True)
         case VideoRequest():
             seconds = output.seconds if isinstance(output, VideoOutput) else None
-            return Usage(seconds=seconds or Decimal(4), estimated=True)
+            return Usage(seconds=seconds or video_seconds(parameters or {}), estimated=True)
 
 
 def _tokens_of(part: Part) -> int:

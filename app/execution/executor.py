@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import structlog
+from msgspec import structs
 
 from app.catalog.snapshots import SnapshotHolder
 from app.db.trouble import DATABASE_TROUBLE
@@ -163,11 +163,13 @@ class Executor:
         """A stream that broke off was billed for what had come of it: that is estimated, and charged as estimated."""
         if not progress.is_sent or attempt.model is None:
             return attempt
-        if progress.first_chunk_seconds is None and not isinstance(error, CallCancelled):
+        # Work that failed by itself is told with status 200, and not billed.
+        is_given_up = progress.is_accepted and error.http_status != 200
+        if progress.first_chunk_seconds is None and not is_given_up and not isinstance(error, CallCancelled):
             # Whether it came to anything is not known. Of a call that was stopped while it ran, the input is billed.
             return attempt
         try:
-            attempt = replace(attempt, response=progress.collector.response())
+            attempt = structs.replace(attempt, response=progress.collector.response())
             attempt = steps.read_usage(attempt, progress.collector.usage)
         except ProviderError:
             return attempt

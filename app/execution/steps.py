@@ -9,14 +9,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from msgspec import structs
 from pydantic import SecretStr
 
 from app.catalog.snapshot import Snapshot
 from app.db.rows import LlmProvider
-from app.errors import InvalidRequest, InvalidResponse, ModelNotFound, ValidationError
+from app.errors import (
+    CallTimeout,
+    ConnectionFailed,
+    InvalidRequest,
+    InvalidResponse,
+    ModelNotFound,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    ValidationError,
+)
 from app.execution.attempt import Attempt, ChunkSink, Progress, Timeouts
 from app.execution.estimate import estimate_usage
 from app.prices.calculation import disjoint_parts, price_usage
@@ -25,6 +36,13 @@ from app.providers.adapter import Adapter, ModelCall, ModelResponse, Unfinished
 from app.providers.operations import OPERATION_OF, Chunk
 from app.providers.sse import EventDecoder
 from app.providers.transport import Transport
+
+FIRST_POLL_SECONDS: Final = 0.5
+"""Doubled with each poll, up to what the protocol says: what is soon there is soon fetched."""
+FAILED_POLL_SECONDS: Final = 1.0
+"""At least so long after a poll that failed."""
+MAX_FAILED_POLLS: Final = 8
+"""In a row."""
 
 
 class Credentials(Protocol):
@@ -82,7 +100,7 @@ def resolve_model(
         read=model.read_timeout_seconds or defaults.read,
         total=model.total_timeout_seconds or defaults.total,
     )
-    return replace(
+    return structs.replace(
         attempt,
         model=model,
         provider=provider,
@@ -94,7 +112,7 @@ def resolve_model(
 
 def pick_credential(attempt: Attempt, credentials: Credentials) -> Attempt:
     assert attempt.provider is not None
-    return replace(attempt, credential=credentials.for_provider(attempt.provider.name))
+    return structs.replace(attempt, credential=credentials.for_provider(attempt.provider.name))
 
 
 def render(attempt: Attempt, *, stream: bool) -> Attempt:
@@ -112,7 +130,7 @@ def render(attempt: Attempt, *, stream: bool) -> Attempt:
         stream=stream,
         allows_unknown=attempt.model.allows_unknown_parameters,
     )
-    return replace(attempt, model_call=model_call, wire_request=attempt.adapter.render(model_call))
+    return structs.replace(attempt, model_call=model_call, wire_request=attempt.adapter.render(model_call))
 
 
 async def call(attempt: Attempt, transport: Transport, *, progress: Progress, sink: ChunkSink | None) -> Attempt:
@@ -122,11 +140,11 @@ async def call(attempt: Attempt, transport: Transport, *, progress: Progress, si
     if attempt.model_call.stream:
         response = await _stream(attempt, transport, progress, sink)
     else:
-        response = await _whole(attempt, transport)
-    return replace(attempt, response=response)
+        response = await _whole(attempt, transport, progress)
+    return structs.replace(attempt, response=response)
 
 
-async def _whole(attempt: Attempt, transport: Transport) -> ModelResponse:
+async def _whole(attempt: Attempt, transport: Transport, progress: Progress) -> ModelResponse:
     adapter, model_call, timeouts = attempt.adapter, attempt.model_call, attempt.timeouts
     assert adapter is not None
     assert model_call is not None
@@ -136,14 +154,43 @@ async def _whole(attempt: Attempt, transport: Transport) -> ModelResponse:
         attempt.wire_request, connect_seconds=timeouts.connect, read_seconds=timeouts.read, send_by=attempt.send_by
     )
     parsed = adapter.parse(model_call, answer)
-    while isinstance(parsed, Unfinished):
-        await asyncio.sleep(parsed.poll_seconds)
-        # A look at work under way is no start of a call: no permit is needed.
-        answer = await transport.send(
-            parsed.poll, connect_seconds=timeouts.connect, read_seconds=timeouts.read, send_by=None
-        )
-        parsed = adapter.parse(model_call, answer)
+    if isinstance(parsed, Unfinished):
+        progress.is_accepted = True
+        return await _polled(parsed, adapter, model_call, transport, timeouts)
     return parsed
+
+
+async def _polled(
+    unfinished: Unfinished, adapter: Adapter, model_call: ModelCall, transport: Transport, timeouts: Timeouts
+) -> ModelResponse:
+    wait, failures, asked_wait = FIRST_POLL_SECONDS, 0, 0.0
+    while True:
+        await asyncio.sleep(max(min(wait, unfinished.poll_seconds), asked_wait))
+        wait *= 2
+        try:
+            # A look at work under way is no start of a call: no permit is needed.
+            answer = await transport.send(
+                unfinished.poll, connect_seconds=timeouts.connect, read_seconds=timeouts.read, send_by=None
+            )
+            parsed = adapter.parse(model_call, answer)
+        except ProviderError as error:
+            failures += 1
+            if failures >= MAX_FAILED_POLLS or not _passes(error):
+                if unfinished.otherwise is None:
+                    raise
+                return unfinished.otherwise
+            # The work goes on at the provider. To give it up would be to have it done, and billed, once more.
+            asked_wait = error.retry_after_seconds or FAILED_POLL_SECONDS
+            continue
+        if not isinstance(parsed, Unfinished):
+            return parsed
+        unfinished, failures, asked_wait = parsed, 0, 0.0
+
+
+def _passes(error: ProviderError) -> bool:
+    """Whether it is the poll that failed, which the next need not. What failed itself is told with status 200."""
+    kinds = (ConnectionFailed, CallTimeout, RateLimited, ProviderUnavailable)
+    return isinstance(error, kinds) and (error.http_status is None or error.http_status >= 400)
 
 
 async def _stream(attempt: Attempt, transport: Transport, progress: Progress, sink: ChunkSink | None) -> ModelResponse:
@@ -185,14 +232,14 @@ def read_usage(attempt: Attempt, told: Usage | None = None) -> Attempt:
     assert attempt.response is not None
     usage = attempt.response.usage
     if usage is None:
-        usage = estimate_usage(attempt.request, attempt.response.output)
+        usage = estimate_usage(attempt.request, attempt.response.output, attempt.parameters)
         if told is not None:
             usage = replace(told, output_tokens=max(told.output_tokens, usage.output_tokens), estimated=True)
     try:
         disjoint_parts(usage)
     except ValidationError as error:
         raise InvalidResponse(f"the provider's usage contradicts itself: {error.message}") from None
-    return replace(attempt, usage=usage)
+    return structs.replace(attempt, usage=usage)
 
 
 def price(attempt: Attempt, snapshot: Snapshot) -> Attempt:
@@ -201,4 +248,4 @@ def price(attempt: Attempt, snapshot: Snapshot) -> Attempt:
     assert attempt.model is not None
     model_id, started_at = attempt.model.id, attempt.claim.started_at
     receipt = price_usage(attempt.usage, lambda unit: snapshot.price_at(model_id, unit, started_at))
-    return replace(attempt, receipt=receipt)
+    return structs.replace(attempt, receipt=receipt)

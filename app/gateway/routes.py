@@ -11,8 +11,11 @@ from app.api.asgi import header
 from app.api.services import ApiServices
 from app.errors import NotFound
 from app.gateway.count_tokens import CountTokensEndpoint
+from app.gateway.files import VideoFiles
 from app.gateway.http import GatewayEndpoint, send_error
 from app.gateway.listing import ModelsEndpoint
+from app.gateway.videos import PATH as VIDEOS
+from app.gateway.videos import VideosEndpoint
 from app.providers.anthropic import AnthropicMessagesDialect
 from app.providers.cohere import RerankDialect
 from app.providers.dialect import Dialect
@@ -23,6 +26,7 @@ from app.providers.openai.moderations import OpenAIModerationsDialect
 from app.providers.openai.responses import OpenAIResponsesDialect
 from app.providers.openai.speech import OpenAISpeechDialect
 from app.providers.openai.transcriptions import OpenAITranscriptionDialect
+from app.providers.registry import ADAPTERS
 
 _OPENAI: Final = OpenAIChatDialect()
 _ANTHROPIC: Final = AnthropicMessagesDialect()
@@ -63,6 +67,17 @@ class Gateway:
             preparation=services.preparation,
             max_body_bytes=services.config.gateway_max_body_bytes,
         )
+        self._videos = VideosEndpoint(
+            _OPENAI,
+            config=services.config,
+            authenticator=services.authenticator,
+            snapshots=services.snapshots,
+            preparation=services.preparation,
+            adapters=ADAPTERS,
+            requests=services.requests,
+            videos=services.videos,
+            files=VideoFiles(services.videos, services.downloads),
+        )
         self._models = ModelsEndpoint(services.authenticator, services.snapshots, openai=_OPENAI, anthropic=_ANTHROPIC)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,6 +87,8 @@ class Gateway:
             await endpoint(scope, receive, send)
         elif method == "GET" and (path == _MODELS or path.startswith(_MODELS + "/")):
             await self._models(scope, receive, send)
+        elif path == VIDEOS or path.startswith(VIDEOS + "/"):
+            await self._videos(scope, receive, send)
         else:
             dialect = _ANTHROPIC if header(scope, b"anthropic-version") else _OPENAI
             await send_error(dialect, NotFound("endpoint", f"{method} {path}"), {}, send)

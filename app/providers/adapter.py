@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
@@ -63,10 +63,14 @@ class ModelResponse:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The provider works on it: ask again with `poll` after `poll_seconds`."""
+    """The provider works on it: ask again with `poll` after `poll_seconds`.
+
+    `otherwise`: what stands where the work is done, but what is asked for now cannot be had.
+    """
 
     poll: WireRequest
     poll_seconds: float
+    otherwise: ModelResponse | None = None
 
 
 class StreamReader(Protocol):
@@ -103,4 +107,13 @@ class Adapter(Protocol):
 
     def stream_reader(self, call: ModelCall) -> StreamReader:
         """For an answer of status 200 to a call with `stream`. Any other status goes to `parse`."""
+        ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """An adapter whose outputs may hold URLs that answer to the provider's credential alone."""
+
+    def file_request(self, url: str, credential: SecretStr) -> WireRequest:
+        """What fetches the file at one of them."""
         ...

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from app.prices.records import Usage
-from app.providers.messages import Message, Part, ResponseFormat, Text, Tool, ToolCall, ToolChoice
+from app.providers.messages import Image, Message, Part, ResponseFormat, Text, Tool, ToolCall, ToolChoice
 
 
 class Operation(StrEnum):
@@ -73,7 +73,10 @@ class ModerationRequest(Struct, frozen=True, omit_defaults=True, tag_field="oper
 
 
 class VideoRequest(Struct, frozen=True, omit_defaults=True, tag_field="operation", tag="video"):
+    """`image` is what the video begins with."""
+
     prompt: str
+    image: Image | None = None
 
 
 OperationRequest = (
@@ -189,11 +192,15 @@ class ModerationOutput(Struct, frozen=True, omit_defaults=True, tag_field="opera
 
 
 class VideoOutput(Struct, frozen=True, omit_defaults=True, tag_field="operation", tag="video"):
-    """The video itself as base64 `data`, or a `url` that needs no credential."""
+    """The video itself as base64 `data`, or the `url` of the provider that keeps it for a while.
+
+    `needs_credential`: the URL answers only to the provider's own key.
+    """
 
     id: str
     seconds: Decimal | None = None
     url: str | None = None
+    needs_credential: bool = False
     data: str | None = None
     media_type: str = "video/mp4"
 

@@ -54,7 +54,19 @@ class EventDecoder:
         # A carriage return ends its line at once; a line feed that follows it in the next piece belongs to it.
         self._skips_line_feed = last == b"\r"
         rest = b"" if last in (b"\n", b"\r") else lines.pop()
-        events = [event for line in lines if (event := self._line(line)) is not None]
+        if self._is_first_line:
+            self._is_first_line = False
+            lines[0] = lines[0].removeprefix(_BOM)
+        events: list[ServerSentEvent] = []
+        for line in lines:
+            if line:
+                self._field(line)
+                continue
+            if self._data:
+                events.append(ServerSentEvent(self._event, "\n".join(self._data)))
+                self._data = []
+                self._data_bytes = 0
+            self._event = None
         if rest:
             self._keep(rest)
         return events
@@ -62,32 +74,19 @@ class EventDecoder:
     def _keep(self, piece: bytes) -> None:
         self._partial.append(piece)
         self._partial_bytes += len(piece)
-        self._check_size(self._partial_bytes)
+        if self._data_bytes + self._partial_bytes > self._max_event_bytes:
+            raise self._too_long()
 
-    def _line(self, line: bytes) -> ServerSentEvent | None:
-        if self._is_first_line:
-            self._is_first_line = False
-            line = line.removeprefix(_BOM)
-        if not line:
-            return self._dispatch()
+    def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
+        if self._data_bytes + len(value) > self._max_event_bytes:
+            raise self._too_long()
         if name == b"data":
             value = value.removeprefix(b" ")
-            self._check_size(len(value))
             self._data_bytes += len(value) + 1
             self._data.append(value.decode("utf-8", "replace"))
         elif name == b"event":
-            self._check_size(len(value))
             self._event = value.removeprefix(b" ").decode("utf-8", "replace") or None
-        return None
 
-    def _dispatch(self) -> ServerSentEvent | None:
-        event = ServerSentEvent(self._event, "\n".join(self._data)) if self._data else None
-        self._event = None
-        self._data.clear()
-        self._data_bytes = 0
-        return event
-
-    def _check_size(self, more: int) -> None:
-        if self._data_bytes + more > self._max_event_bytes:
-            raise InvalidResponse(f"an event of the stream is longer than {self._max_event_bytes} bytes")
+    def _too_long(self) -> InvalidResponse:
+        return InvalidResponse(f"an event of the stream is longer than {self._max_event_bytes} bytes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Self
@@ -34,7 +34,12 @@ class _PermittedRequest(aiohttp.ClientRequest):
     """Looks at the clock just before its bytes are written, which may be in a later turn of the event loop."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        _check_permit()
+        try:
+            _check_permit()
+        except PermitExpired:
+            # What took so long may have been the handshake: unused, the connection serves the next permit at once.
+            conn.release()
+            raise
         return await super().send(conn)
 
     async def write_bytes(self, writer: AbstractStreamWriter, conn: Any, content_length: int | None = None) -> None:
@@ -62,21 +67,28 @@ class StreamedResponse:
         self._read_seconds = read_seconds
         self.status = response.status
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Each piece as it comes. Raises InvalidResponse where there is more than MAX_RESPONSE_BYTES."""
-        size = 0
+    async def pieces(self, max_bytes: int | None = None) -> AsyncGenerator[bytes]:
+        """Each piece as it comes. Raises InvalidResponse for more than `max_bytes`; None: MAX_RESPONSE_BYTES."""
+        size, max_bytes = 0, MAX_RESPONSE_BYTES if max_bytes is None else max_bytes
         with _provider_errors(self._read_seconds):
             async for piece in self._response.content.iter_any():
                 size += len(piece)
-                if size > MAX_RESPONSE_BYTES:
+                if size > max_bytes:
                     raise InvalidResponse(
-                        f"the provider's answer is larger than {MAX_RESPONSE_BYTES} bytes", http_status=self.status
+                        f"the provider's answer is larger than {max_bytes} bytes", http_status=self.status
                     )
                 yield piece
 
     async def whole(self) -> WireResponse:
         body = b"".join([piece async for piece in self.pieces()])
         return WireResponse(self.status, self.headers, body)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the body as `pieces` gives it; None where that is not told, or not as it will be."""
+        if "content-encoding" in self._response.headers:
+            return None
+        return self._response.content_length
 
     @property
     def headers(self) -> dict[str, str]:

@@ -111,6 +111,10 @@ class Behaviour(BaseModel):
     """A video is there at this poll."""
     job_fails: bool = False
     """It is not, and is not billed."""
+    job_poll_errors: Annotated[int, Field(ge=0)] = 0
+    """So many polls of a video fail first."""
+    job_file_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 0
+    """How large the file of a video is at least."""
 
     error: Annotated[int, AfterValidator(_known_status)] | None = None
     fault: Fault | None = None

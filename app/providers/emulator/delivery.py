@@ -97,20 +97,27 @@ class Delivery:
 
     async def _stop_midway(self, fault: Fault, body: Body) -> None:
         parts = body.parts
-        half = b"".join(parts[: len(parts) // 2]) if body.streamed else parts[0][: len(parts[0]) // 2]
-        if fault is Fault.ERROR_MIDWAY and body.streamed:
-            message = self._behaviour.error_message or "The emulator was told to fail in the stream."
-            refusal = Refusal(self._behaviour.error or 500, message)
-            event = self._operation.write_broken_stream(self._call, refusal, self._entry.id)
-            if event is not None:
-                await self._exchange.write(half + event, more=False)
-                self._entry.parts_sent = len(parts) // 2
-                return
-        await self._exchange.write(half, more=True)
+        half = parts[: len(parts) // 2] if body.streamed else [parts[0][: len(parts[0]) // 2]]
+        if self._plan.chunk_seconds and body.streamed:
+            await self._send_all(half, self._plan.chunk_seconds, ends=False)
+            await self._exchange.pause(self._plan.chunk_seconds)
+            half = []
+        event = self._broken(fault, body)
+        await self._exchange.write(b"".join(half) + (event or b""), more=event is None)
         self._entry.parts_sent = len(parts) // 2
+        if event is not None:
+            return
         if fault is Fault.HANG_MIDWAY:
             await self._exchange.pause(None)
         await self._exchange.break_off()
+
+    def _broken(self, fault: Fault, body: Body) -> bytes | None:
+        """The event that a stream turns into; None where the protocol has none."""
+        if fault is not Fault.ERROR_MIDWAY or not body.streamed:
+            return None
+        message = self._behaviour.error_message or "The emulator was told to fail in the stream."
+        refusal = Refusal(self._behaviour.error or 500, message)
+        return self._operation.write_broken_stream(self._call, refusal, self._entry.id)
 
     async def _start(self, body: Body) -> None:
         headers = [(b"content-type", body.content_type), (self._protocol.request_id_header, self._entry.id.encode())]
@@ -122,15 +129,15 @@ class Delivery:
         self._entry.parts = len(body.parts)
         await self._exchange.start(200, headers)
 
-    async def _send_all(self, parts: list[bytes], pause_seconds: float) -> None:
-        last = len(parts) - 1
+    async def _send_all(self, parts: list[bytes], pause_seconds: float, *, ends: bool = True) -> None:
+        last = len(parts) - 1 if ends else len(parts)
         for position, part in enumerate(parts):
             if pause_seconds and position:
                 await self._exchange.pause(pause_seconds)
             await self._exchange.write(part, more=position < last)
             self._entry.parts_sent = position + 1
         if not parts:
-            await self._exchange.write(b"", more=False)
+            await self._exchange.write(b"", more=not ends)
 
 
 def _spoilt(parts: list[bytes]) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.providers.emulator.wire import Call
+from app.providers.emulator.wire import Call, Refusal, Refused
 
 _KEPT = 4096
 
@@ -26,6 +26,10 @@ class Job:
     polls_needed: int
     fails: bool
     polls: int = 0
+    poll_errors: int = 0
+    """So many polls meet an error first."""
+    file_bytes: int = 0
+    """How large its file is at least."""
 
     @property
     def ended(self) -> bool:
@@ -57,8 +61,11 @@ class Jobs:
         return self._jobs.get(id)
 
     def poll(self, id: str) -> Job | None:
-        """The job after one more poll."""
+        """The job after one more poll. Raises Refused."""
         job = self._jobs.get(id)
+        if job is not None and job.poll_errors:
+            job.poll_errors -= 1
+            raise Refused(Refusal(503, "The emulator was told to fail this poll."))
         if job is not None and not job.ended:
             job.polls += 1
         return job

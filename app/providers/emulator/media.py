@@ -35,9 +35,11 @@ def speech(characters: int, audio_format: str) -> bytes:
     return start + bytes(size)
 
 
-def video() -> bytes:
-    """The start of an MP4 file, which says what it is, and nothing more."""
-    return struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"isom", b"mp42") + struct.pack(">I4s", 8, b"mdat")
+def video(size: int = 0) -> bytes:
+    """The start of an MP4 file, which says what it is, and zeros up to `size`."""
+    data = bytes(max(0, size - 32))
+    head = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"isom", 512, b"isom", b"mp42")
+    return head + struct.pack(">I4s", 8 + len(data), b"mdat") + data
 
 
 def sound_seconds(data: bytes) -> float:

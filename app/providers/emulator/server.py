@@ -153,6 +153,8 @@ def _start_job(provider: VirtualProvider, call: VideoCall, answer: Answer, behav
             created=answer.created,
             polls_needed=behaviour.job_polls,
             fails=behaviour.job_fails,
+            poll_errors=behaviour.job_poll_errors,
+            file_bytes=behaviour.job_file_bytes,
         )
     )
     if behaviour.job_fails:

@@ -1,4 +1,4 @@
-"""Calls Google's Gemini API: generateContent, batchEmbedContents, and Imagen's predict.
+"""Calls Google's Gemini API: generateContent, batchEmbedContents, Imagen's predict, and Veo's predictLongRunning.
 
 https://ai.google.dev/api/generate-content and .../api/embeddings (2026-11-20)
 
@@ -11,10 +11,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
+from pydantic import SecretStr
 
 from app.errors import InvalidResponse
-from app.providers.adapter import ModelCall, ModelResponse, WireRequest, WireResponse
-from app.providers.google import wire
+from app.providers.adapter import ModelCall, ModelResponse, Unfinished, WireRequest, WireResponse
+from app.providers.google import videos, wire
 from app.providers.google.answer import ContentStream, parse_content
 from app.providers.google.errors import error_of
 from app.providers.google.images import parse_images, render_image
@@ -25,6 +26,7 @@ from app.providers.operations import (
     EmbeddingRequest,
     ImageRequest,
     Operation,
+    VideoRequest,
 )
 from app.providers.wire import Parameters, decode_answer, refused
 
@@ -34,7 +36,7 @@ class GoogleAdapter:
 
     name: Final = "google"
     default_base_url: Final = "https://generativelanguage.googleapis.com/v1beta"
-    operations: Final = frozenset({Operation.CHAT, Operation.EMBEDDING, Operation.IMAGE})
+    operations: Final = frozenset({Operation.CHAT, Operation.EMBEDDING, Operation.IMAGE, Operation.VIDEO})
 
     def render(self, call: ModelCall) -> WireRequest:
         match call.request:
@@ -45,12 +47,14 @@ class GoogleAdapter:
                 method, body = "batchEmbedContents", _embeddings(call, call.request)
             case ImageRequest():
                 method, body = render_image(call, call.request)
+            case VideoRequest():
+                method, body = videos.METHOD, videos.render_video(call, call.request)
             case _:
                 raise refused("operation", f"{type(call.request).__name__} is not one of Google's protocol")
         return WireRequest(
             url=f"{call.base_url.rstrip('/')}/{quote(_resource(call.model_id))}:{method}",
             headers={
-                "x-goog-api-key": call.credential.get_secret_value(),
+                **_authorization(call.credential),
                 "content-type": "application/json",
                 "accept": "text/event-stream" if call.stream else "application/json",
                 "x-request-id": call.request_id,
@@ -58,7 +62,10 @@ class GoogleAdapter:
             body=msgspec.json.encode(body),
         )
 
-    def parse(self, call: ModelCall, response: WireResponse) -> ModelResponse:
+    def file_request(self, url: str, credential: SecretStr) -> WireRequest:
+        return WireRequest(url, _authorization(credential), b"", method="GET")
+
+    def parse(self, call: ModelCall, response: WireResponse) -> ModelResponse | Unfinished:
         if not 200 <= response.status < 300:
             raise error_of(response)
         match call.request:
@@ -66,11 +73,18 @@ class GoogleAdapter:
                 return _parse_embeddings(response, len(inputs))
             case ImageRequest():
                 return parse_images(call, response)
+            case VideoRequest():
+                headers = {**_authorization(call.credential), "x-request-id": call.request_id}
+                return videos.parse_video(call, response, headers)
             case _:
                 return parse_content(response, call.request_id)
 
     def stream_reader(self, call: ModelCall) -> ContentStream:
         return ContentStream(call.request_id)
+
+
+def _authorization(credential: SecretStr) -> dict[str, str]:
+    return {"x-goog-api-key": credential.get_secret_value()}
 
 
 def _resource(model_id: str) -> str:

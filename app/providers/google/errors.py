@@ -30,6 +30,22 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
+_RPC_CODES: Final = {
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    11: "OUT_OF_RANGE",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    16: "UNAUTHENTICATED",
+}
+"""https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto (2026-11-20)"""
 
 
 def error_of(response: WireResponse) -> ProviderError:
@@ -57,6 +73,14 @@ def error_of_detail(
     if delay is not None:
         known.setdefault("retry-after", delay)
     return error_for_status(status if 400 <= status <= 599 else 500, detail.message, headers=known)
+
+
+def error_of_operation(error: wire.OperationError, response: WireResponse) -> ProviderError:
+    """Of work that failed after it was accepted: an answer of status 200 tells it, and that stays its status."""
+    status = _STATUS_OF.get(_RPC_CODES.get(error.code, ""), 500)
+    found = error_for_status(status, error.message, headers={})
+    found.http_status = response.status
+    return found
 
 
 def _retry_delay(detail: wire.ErrorDetail) -> str | None:

@@ -96,6 +96,40 @@ class Predictions(Struct, frozen=True):
     predictions: list[Prediction] = []
 
 
+class Video(Struct, frozen=True):
+    """Its URI answers to the API key."""
+
+    uri: str
+
+
+class GeneratedSample(Struct, frozen=True):
+    video: Video
+
+
+class GeneratedVideos(Struct, frozen=True, rename="camel"):
+    generated_samples: list[GeneratedSample] = []
+    rai_media_filtered_count: Count = 0
+    rai_media_filtered_reasons: list[str] = []
+
+
+class OperationResponse(Struct, frozen=True, rename="camel"):
+    generate_video_response: GeneratedVideos | None = None
+
+
+class OperationError(Struct, frozen=True):
+    """google.rpc.Status: `code` is its own, and not one of HTTP."""
+
+    code: int = 0
+    message: str = ""
+
+
+class Operation(Struct, frozen=True):
+    name: str = ""
+    done: bool = False
+    error: OperationError | None = None
+    response: OperationResponse | None = None
+
+
 class ErrorDetail(Struct, frozen=True):
     code: int | None = None
     message: str = ""
@@ -115,6 +149,7 @@ content_decoder: Final = msgspec.json.Decoder(GeneratedContent)
 chunk_decoder: Final = msgspec.json.Decoder(ChunkOrError)
 embeddings_decoder: Final = msgspec.json.Decoder(Embeddings)
 predictions_decoder: Final = msgspec.json.Decoder(Predictions)
+operation_decoder: Final = msgspec.json.Decoder(Operation)
 error_decoder: Final[msgspec.json.Decoder[ErrorBody | list[ErrorBody]]] = msgspec.json.Decoder(
     ErrorBody | list[ErrorBody]
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from pydantic import SecretStr
+
 from app.errors import InvalidRequest
 from app.providers.adapter import ModelCall, ModelResponse, StreamReader, Unfinished, WireRequest, WireResponse
 from app.providers.cohere import CohereAdapter
@@ -16,7 +18,7 @@ from app.providers.openai.moderations import parse_moderation, render_moderation
 from app.providers.openai.speech import parse_speech, render_speech
 from app.providers.openai.transcriptions import parse_transcription, render_transcription
 from app.providers.openai.videos import parse_video, render_video
-from app.providers.openai.wire import is_openai_itself
+from app.providers.openai.wire import bearer, is_openai_itself
 from app.providers.operations import OPERATION_OF, Operation
 
 
@@ -57,6 +59,9 @@ class OpenAIAdapter:
 
     def parse(self, call: ModelCall, response: WireResponse) -> ModelResponse | Unfinished:
         return _ENDPOINTS[OPERATION_OF[type(call.request)]].parse(call, response)
+
+    def file_request(self, url: str, credential: SecretStr) -> WireRequest:
+        return WireRequest(url, bearer(credential), b"", method="GET")
 
     def stream_reader(self, call: ModelCall) -> StreamReader:
         return ChatStreamReader(call)

@@ -85,8 +85,7 @@ class ChatStreamReader:
             chunks.append(StreamStarted(body.model, body.id))
         for choice in body.choices or ():
             self._read_choice(choice, chunks)
-        usage = read_chat_usage(body.usage)
-        if usage is not None:
+        if body.usage is not None and (usage := read_chat_usage(body.usage)) is not None:
             chunks.append(StreamUsage(usage))
         return chunks
 

@@ -27,6 +27,8 @@ from app.providers.operations import (
 )
 
 _encode: Final = msgspec.json.Encoder().encode
+_TEXT: Final = b'%b{"index":%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}%b'
+"""The event of a text, of which nearly all of a stream are."""
 
 
 class ChatStreamWriter:
@@ -51,6 +53,8 @@ class ChatStreamWriter:
     def write(self, chunk: Chunk) -> bytes:
         match chunk:
             case TextDelta():
+                if chunk.choice in self._begun:
+                    return _TEXT % (self._head, chunk.choice, _encode(chunk.text), self._tail)
                 return self._event(chunk.choice, {"content": chunk.text})
             case ReasoningDelta():
                 return self._event(chunk.choice, _reasoning_delta(chunk))

@@ -100,8 +100,12 @@ def error_body(error: TollgateError) -> dict[str, Any]:
         "message": public_message(error),
         "type": _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
         "param": ".".join(error.path) or None,
-        "code": "model_not_found" if isinstance(error, NotFound | ModelUnavailable) else error.code.lower(),
+        "code": "model_not_found" if _is_of_model(error) else error.code.lower(),
     }
+
+
+def _is_of_model(error: TollgateError) -> bool:
+    return isinstance(error, ModelUnavailable) or (isinstance(error, NotFound) and error.kind == "LlmModel")
 
 
 def encode_error(error: TollgateError) -> EncodedError:

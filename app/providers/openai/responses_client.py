@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 from msgspec import Struct
+from pydantic import SecretStr
 
 from app.errors import InvalidRequest, InvalidResponse, ProviderError
 from app.providers.adapter import ModelCall, ModelResponse, StreamReader, Unfinished, WireRequest, WireResponse
@@ -79,6 +80,9 @@ class OpenAIResponsesAdapter:
         if OPERATION_OF[type(call.request)] is not Operation.CHAT:
             return self._others.parse(call, response)
         return _parse(response)
+
+    def file_request(self, url: str, credential: SecretStr) -> WireRequest:
+        return self._others.file_request(url, credential)
 
     def stream_reader(self, call: ModelCall) -> StreamReader:
         return ResponsesStreamReader()

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from pydantic import SecretStr
 
 from app.errors import InvalidRequest, InvalidResponse
 from app.providers.adapter import ModelCall, WireRequest, WireResponse
@@ -27,7 +28,11 @@ def json_request(call: ModelCall, path: str, body: dict[str, Any], *, accept: st
 
 
 def authorization(call: ModelCall) -> dict[str, str]:
-    return {"authorization": f"Bearer {call.credential.get_secret_value()}", "x-request-id": call.request_id}
+    return {**bearer(call.credential), "x-request-id": call.request_id}
+
+
+def bearer(credential: SecretStr) -> dict[str, str]:
+    return {"authorization": f"Bearer {credential.get_secret_value()}"}
 
 
 @lru_cache(maxsize=256)

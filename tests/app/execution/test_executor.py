@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from app.catalog.snapshots import SnapshotHolder
 from app.credentials.environment import EnvironmentCredentials
@@ -19,8 +20,9 @@ from app.execution.attempt import Attempt, Timeouts
 from app.execution.executor import Executor, Interruption
 from app.execution.steps import CatalogEndpoints
 from app.limits.records import ClaimedRequest, LeaseId
+from app.prices.records import Usage
 from app.providers.messages import Message, Role, Text
-from app.providers.operations import ChatRequest
+from app.providers.operations import ChatRequest, VideoRequest
 from app.providers.registry import ADAPTERS
 from app.providers.transport import Transport
 from app.requests.records import AttemptResult, Outcome
@@ -64,6 +66,14 @@ class Attempts:
 
     async def result(self, **changes: Any) -> AttemptResult:
         result = await self.execute(**changes)
+        assert result is not None
+        return result
+
+    async def make_video(self, **parameters: Any) -> AttemptResult:
+        """Of which the caller wants to hear within a second."""
+        chat = self.attempt(deadline=datetime.now(UTC) + timedelta(seconds=1))
+        attempt = structs.replace(chat, request=VideoRequest("A cat"), parameters=parameters)
+        result = await self.executor.execute(attempt, catalog_revision=1, interruption=lambda: self.interruption)
         assert result is not None
         return result
 
@@ -201,3 +211,26 @@ async def test_a_cancellation_that_nobody_asked_for_goes_on(attempts: Attempts, 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"), [({"job_polls": 1000}, "TIMEOUT"), ({"lookup_error": 404}, "MODEL_NOT_FOUND")]
+)
+async def test_work_that_is_given_up_after_it_was_accepted_is_charged_by_estimate(
+    attempts: Attempts, emulator: Emulator, settings: dict[str, Any], code: str
+) -> None:
+    emulator.configure("acme", **settings)
+    result = await attempts.make_video(seconds="8")
+    assert result.error is not None
+    assert result.error.code == code
+    # The provider makes it, and bills it, whether anybody asks after it or not.
+    assert result.usage == Usage(seconds=Decimal(8), estimated=True)
+    assert emulator.record("acme")["billed"]["seconds"] == 8
+
+
+async def test_work_that_failed_at_the_provider_is_not_charged(attempts: Attempts, emulator: Emulator) -> None:
+    emulator.configure("acme", job_polls=1, job_fails=True)
+    result = await attempts.make_video(seconds="8")
+    assert result.error is not None
+    assert result.error.code == "INVALID_REQUEST"
+    assert (result.usage, result.cost) == (None, None)

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -476,19 +477,36 @@ async def test_moderation(transport: Transport, emulator: Emulator) -> None:
     assert [result.flagged for result in response.output.results] == [True, True]
 
 
-async def test_video(transport: Transport, emulator: Emulator) -> None:
-    caller = Caller(OPENAI, transport, emulator, streams=False)
-    response = await caller.call(VideoRequest("a cat"), {"seconds": "8"})
+VIDEO = (OPENAI, GOOGLE)
+
+
+@pytest.mark.parametrize("protocol", VIDEO, ids=str)
+async def test_video(protocol: Protocol, transport: Transport, emulator: Emulator) -> None:
+    caller = Caller(protocol, transport, emulator, streams=False)
+    request = VideoRequest("a cat", Image(data=PNG, media_type="image/png"))
+    response = await caller.call(request, {"seconds": "8", "size": "1280x720"})
     assert isinstance(response.output, VideoOutput)
-    assert response.output.data
-    assert response.usage is not None
-    assert response.usage.seconds == 8
+    assert bool(response.output.data) is not response.output.needs_credential
+    assert bool(response.output.url) is response.output.needs_credential
+    assert response.usage == Usage(seconds=Decimal(8))
+    (call,) = emulator.record()["calls"]
+    assert (call["operation"], call["seconds"]) == ("videos", 8)
 
 
-async def test_video_that_fails(transport: Transport, emulator: Emulator) -> None:
+@pytest.mark.parametrize("protocol", VIDEO, ids=str)
+async def test_video_of_no_length_is_of_the_same_length_everywhere(
+    protocol: Protocol, transport: Transport, emulator: Emulator
+) -> None:
+    response = await Caller(protocol, transport, emulator, streams=False).call(VideoRequest("a cat"))
+    assert response.usage == Usage(seconds=Decimal(4))
+    assert emulator.record()["billed"]["seconds"] == 4
+
+
+@pytest.mark.parametrize("protocol", VIDEO, ids=str)
+async def test_video_that_fails(protocol: Protocol, transport: Transport, emulator: Emulator) -> None:
     emulator.configure(job_fails=True)
     with pytest.raises(InvalidRequest, match="could not make the video"):
-        await Caller(OPENAI, transport, emulator, streams=False).call(VideoRequest("a cat"))
+        await Caller(protocol, transport, emulator, streams=False).call(VideoRequest("a cat"))
 
 
 def test_every_protocol_of_the_suite_has_another_name() -> None:

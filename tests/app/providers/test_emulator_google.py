@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -265,3 +266,63 @@ def test_models_are_listed(emulator: Emulator, client: genai.Client) -> None:
     emulator.configure(models=["gemini-a", "gemini-embedding-b"])
     assert [model.name for model in client.models.list()] == ["models/gemini-a", "models/gemini-embedding-b"]
     assert client.models.get(model="gemini-a").supported_actions == ["generateContent", "countTokens"]
+
+
+def predict(emulator: Emulator, prompt: str = "A cat runs", **parameters: Any) -> httpx.Response:
+    """The official client refuses to submit videos with an API key, though it asks after them and fetches them."""
+    url = f"{emulator.root()}/v1beta/models/veo-3.1:predictLongRunning"
+    body = {"instances": [{"prompt": prompt}], "parameters": parameters}
+    return httpx.post(url, json=body, headers={"x-goog-api-key": "any"})
+
+
+def operation_of(name: str) -> types.GenerateVideosOperation:
+    return types.GenerateVideosOperation.model_validate({"name": name})
+
+
+async def test_a_video_is_an_operation_until_it_is_there(emulator: Emulator, client: genai.Client) -> None:
+    emulator.configure(job_polls=2)
+    operation = operation_of(predict(emulator, durationSeconds=6).json()["name"])
+    operation = client.operations.get(operation)
+    assert not operation.done
+    operation = await client.aio.operations.get(operation)
+    assert operation.done
+    assert operation.error is None
+    assert operation.response is not None
+    assert operation.response.generated_videos is not None
+    (made,) = operation.response.generated_videos
+    assert made.video is not None
+    assert made.video.uri is not None
+    name = "files/" + made.video.uri.partition("/files/")[2].partition(":")[0]
+    assert client.files.download(file=name)[4:8] == b"ftyp"
+    assert (await asyncio.to_thread(httpx.get, made.video.uri)).status_code == 403  # without the key
+    (call,) = emulator.record()["calls"]
+    assert (call["protocol"], call["operation"], call["model"], call["seconds"]) == ("google", "videos", "veo-3.1", 6)
+
+
+async def test_a_filtered_video_says_why_and_is_not_billed(emulator: Emulator, client: genai.Client) -> None:
+    emulator.configure(job_polls=1, job_fails=True)
+    operation = operation_of(predict(emulator).json()["name"])
+    operation = client.operations.get(operation)
+    assert operation.response is not None
+    assert operation.response.rai_media_filtered_count == 1
+    assert operation.response.rai_media_filtered_reasons == ["The emulator was told to fail this video."]
+    assert not operation.response.generated_videos
+    assert emulator.record()["billed"]["seconds"] == 0
+
+
+def test_videos_that_google_would_refuse_are_refused(emulator: Emulator, client: genai.Client) -> None:
+    for parameters in ({"durationSeconds": 30}, {"resolution": "8k"}, {"aspectRatio": "1:1"}, {"fps": 3}):
+        assert predict(emulator, **parameters).status_code == 400
+    assert predict(emulator, prompt="").status_code == 400
+    with pytest.raises(errors.ClientError, match="not found"):
+        client.operations.get(operation_of("models/veo-3.1/operations/none"))
+    with pytest.raises(errors.ClientError, match="may not exist"):
+        client.files.download(file="files/none")
+
+
+def test_polls_can_fail_for_a_while(emulator: Emulator, client: genai.Client) -> None:
+    emulator.configure(job_polls=1, job_poll_errors=1)
+    operation = operation_of(predict(emulator).json()["name"])
+    with pytest.raises(errors.ServerError):
+        client.operations.get(operation)
+    assert client.operations.get(operation).done

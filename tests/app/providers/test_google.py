@@ -22,6 +22,7 @@ from app.errors import (
     RateLimited,
 )
 from app.prices.records import Usage
+from app.providers.adapter import ModelCall, ModelResponse, WireResponse
 from app.providers.google import GoogleAdapter
 from app.providers.messages import (
     FormatKind,
@@ -101,6 +102,12 @@ PARTS: list[Part] = [
     ToolCall("call_resp1_0_0", "look", '{"at":"it"}'),
     ToolCall("given", "stop", "{}"),
 ]
+
+
+def parsed(call: ModelCall, response: WireResponse) -> ModelResponse:
+    found = ADAPTER.parse(call, response)
+    assert isinstance(found, ModelResponse)
+    return found
 
 
 def piece(*parts: dict[str, Any], usage: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
@@ -355,7 +362,7 @@ def test_model_and_method_stand_in_the_url_and_the_key_in_a_header(model_id: str
 
 
 def test_content_is_read_with_all_its_parts_and_counts() -> None:
-    response = ADAPTER.parse(model_call(chat("x")), answer(CONTENT))
+    response = parsed(model_call(chat("x")), answer(CONTENT))
     assert only_choice(response.output) == Choice(PARTS, FinishReason.TOOL_CALLS)
     assert response.usage == USAGE
     assert (response.response_model, response.response_id) == ("gemini-2.5-flash", "resp1")
@@ -364,7 +371,7 @@ def test_content_is_read_with_all_its_parts_and_counts() -> None:
 def test_streamed_answer_is_the_same_as_the_whole_one() -> None:
     call = model_call(chat("x"), stream=True)
     collected = collect(streamed(ADAPTER, call, stream(*STREAM))).response()
-    assert collected == ADAPTER.parse(call, answer(CONTENT))
+    assert collected == parsed(call, answer(CONTENT))
 
 
 def test_usage_before_the_end_is_flagged_as_estimated() -> None:
@@ -384,7 +391,7 @@ def test_candidates_become_choices() -> None:
         {"content": {"parts": [{"text": text}]}, "finishReason": "STOP", "index": index}
         for index, text in enumerate(["a", "b"])
     ]
-    response = ADAPTER.parse(model_call(chat("x")), answer({"candidates": candidates}))
+    response = parsed(model_call(chat("x")), answer({"candidates": candidates}))
     assert isinstance(response.output, ChatOutput)
     assert [(choice.index, choice.text) for choice in response.output.choices] == [(0, "a"), (1, "b")]
     assert response.usage is None
@@ -403,7 +410,7 @@ def test_candidates_become_choices() -> None:
     ],
 )
 def test_finish_reasons_map(reason: str, expected: FinishReason) -> None:
-    response = ADAPTER.parse(model_call(chat("x")), answer(piece({"text": "a"}, finishReason=reason)))
+    response = parsed(model_call(chat("x")), answer(piece({"text": "a"}, finishReason=reason)))
     assert only_choice(response.output).finish_reason is expected
 
 
@@ -418,7 +425,7 @@ def test_blocked_prompt_is_filtered_content_whole_and_streamed() -> None:
         "usageMetadata": {"promptTokenCount": 4},
     }
     call = model_call(chat("x"), stream=True)
-    response = ADAPTER.parse(call, answer(body))
+    response = parsed(call, answer(body))
     assert only_choice(response.output) == Choice([Refusal("Not this.")], FinishReason.CONTENT_FILTER)
     assert response.usage == Usage(4, 0)
     assert collect(streamed(ADAPTER, call, stream(body))).response() == response
@@ -500,7 +507,7 @@ def test_embeddings_are_asked_for_in_one_batch() -> None:
 
 def test_vectors_come_back_in_order() -> None:
     body = {"embeddings": [{"values": [1, 0.5]}, {"values": [0, -1.0]}], "usageMetadata": {"promptTokenCount": 6}}
-    response = ADAPTER.parse(model_call(EmbeddingRequest(["a", "b"])), answer(body))
+    response = parsed(model_call(EmbeddingRequest(["a", "b"])), answer(body))
     assert response.output == EmbeddingOutput([[1.0, 0.5], [0.0, -1.0]])
     assert response.usage == Usage(6, 0)
 
@@ -518,7 +525,7 @@ def test_imagen_is_asked_with_predict() -> None:
         "parameters": {"sampleCount": 2, "aspectRatio": "16:9"},
     }
     predictions = [{"bytesBase64Encoded": "aGk=", "mimeType": "image/png"}] * 2
-    response = ADAPTER.parse(call, answer({"predictions": predictions}))
+    response = parsed(call, answer({"predictions": predictions}))
     assert response.output == ImageOutput([GeneratedImage(data="aGk=")] * 2, media_type="image/png")
     assert response.usage == Usage(images=2)
 
@@ -531,6 +538,6 @@ def test_gemini_is_asked_for_an_image_as_content() -> None:
         "generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": {"aspectRatio": "1:1"}},
     }
     body = piece({"text": "Here."}, {"inlineData": {"mimeType": "image/png", "data": "aGk="}}, finishReason="STOP")
-    response = ADAPTER.parse(call, answer(body))
+    response = parsed(call, answer(body))
     assert response.output == ImageOutput([GeneratedImage(data="aGk=")], media_type="image/png")
     assert response.usage == Usage(100, 1, images=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -11,10 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import InvalidRequest, InvalidResponse, ModelNotFound, ProviderError, ProviderUnavailable
+from app.errors import (
+    InvalidRequest,
+    InvalidResponse,
+    ModelNotFound,
+    ProviderError,
+    ProviderUnavailable,
+    ValidationError,
+)
 from app.prices.records import Usage
-from app.providers.adapter import ModelResponse, Unfinished
+from app.providers.adapter import KeepsFiles, ModelResponse, Unfinished
+from app.providers.messages import Image
 from app.providers.openai.adapter import OpenAIAdapter
+from app.providers.openai.multipart import FormFile, decode_form
+from app.providers.openai.responses_client import OpenAIResponsesAdapter
+from app.providers.openai.videos import decode_video
 from app.providers.operations import VideoOutput, VideoRequest
 from tests.app.providers.calls import answer, json_values, model_call, rendered
 
@@ -58,6 +70,21 @@ def test_video_is_asked_after_until_it_is_there_and_then_fetched(status: str, pa
     assert (unfinished.poll_seconds > 0) is waits
 
 
+def test_video_that_is_there_stands_also_where_its_file_cannot_be_fetched() -> None:
+    unfinished = parse({"id": "v1", "status": "completed"}, x_request_id="r")
+    assert isinstance(unfinished, Unfinished)
+    assert unfinished.otherwise == ModelResponse(
+        VideoOutput("req1", Decimal(8), url=f"{BASE_URL}/videos/v1/content", needs_credential=True),
+        usage=Usage(seconds=Decimal(8)),
+        provider_request_id="r",
+    )
+    for adapter in (ADAPTER, OpenAIResponsesAdapter()):
+        assert isinstance(adapter, KeepsFiles)
+        request = adapter.file_request("https://x.test/f", model_call(VideoRequest("a")).credential)
+        assert (request.method, request.url) == ("GET", "https://x.test/f")
+        assert request.headers == {"authorization": "Bearer secret-key"}
+
+
 def test_video_is_billed_by_its_seconds() -> None:
     response = parse(b"\x00mp4", content_type="video/mp4", x_request_id="r")
     assert isinstance(response, ModelResponse)
@@ -89,3 +116,97 @@ def test_status_is_an_error_and_nonsense_an_invalid_response() -> None:
 def test_nothing_but_an_answer_or_a_provider_error_comes_of_any_answer(body: Any) -> None:
     with suppress(ProviderError):
         parse(body)
+
+
+# --- the gateway's side -----------------------------------------------------------------------------------------------
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+
+
+ASKED = (('name="model"', "m"), ('name="prompt"', "a"))
+REFERENCE = "input_reference"
+
+
+def form(*parts: tuple[str, str]) -> bytes:
+    pieces = [f"--b\r\nContent-Disposition: form-data; {name}\r\n\r\n{value}\r\n" for name, value in parts]
+    return ("".join(pieces) + "--b--\r\n").encode()
+
+
+def test_a_form_and_json_ask_for_the_same() -> None:
+    asked = {"model": "oai:sora", "prompt": "a cat", "seconds": "8", "size": "720x1280"}
+    as_form = form(*((f'name="{name}"', value) for name, value in asked.items()))
+    for call in (
+        decode_video(json.dumps({**asked, "input_reference": None}).encode(), {"content-type": "application/json"}),
+        decode_video(as_form, FORM),
+    ):
+        assert (call.model, call.request) == ("oai:sora", VideoRequest("a cat"))
+        assert call.parameters == {"seconds": "8", "size": "720x1280"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "field"),
+    [
+        (b"{", {}, "body"),
+        (b"[]", {}, "body"),
+        (b'{"model": "m"}', {}, "prompt"),
+        (b'{"model": "m", "prompt": ""}', {}, "prompt"),
+        (b'{"prompt": "a"}', {}, "model"),
+        (b'{"model": "m", "prompt": "a", "input_reference": {"image_url": "x"}}', {}, "input_reference.image_url"),
+        (b'{"model": "m", "prompt": "a", "input_reference": {"file_id": "f"}}', {}, "input_reference"),
+        (b'{"model": "m", "prompt": "a", "input_reference": "x"}', {}, "input_reference"),
+        (form(('name="model"', "m"), ('name="prompt"', "a"), ('name="prompt"', "b")), FORM, "prompt"),
+        (form(*ASKED, ('name="input_reference"; filename="a.txt"\r\nContent-Type: text/plain', "x")), FORM, REFERENCE),
+        (form(*ASKED, ('name="input_reference"; filename="a.png"\r\nContent-Type: image/png', "")), FORM, REFERENCE),
+        (form(*ASKED, ('name="input_reference[file_id]"', "x")), FORM, REFERENCE),
+        (
+            form(*ASKED, *[('name="input_reference[image_url]"', "https://x.test/a")] * 2),
+            FORM,
+            f"{REFERENCE}[image_url]",
+        ),
+        (form(*ASKED, ('name="film"; filename="a.mp4"', "x")), FORM, "film"),
+        (b"nonsense", FORM, "body"),
+        (b"nonsense", {"content-type": "multipart/form-data"}, "content-type"),
+    ],
+)
+def test_what_a_client_may_not_ask_is_named(body: bytes, headers: dict[str, str], field: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        decode_video(body, headers)
+    assert raised.value.field == field
+
+
+PNG = 'name="input_reference"; filename="a.png"\r\nContent-Type: image/png'
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "image"),
+    [
+        (form(*ASKED, (PNG, "png")), FORM, Image(data="cG5n", media_type="image/png")),
+        (form(*ASKED, ('name="input_reference[image_url]"', "https://x.test/a")), FORM, Image(url="https://x.test/a")),
+        (
+            b'{"model": "m", "prompt": "a", "input_reference": {"image_url": "data:image/png;base64,cG5n"}}',
+            {},
+            Image(data="cG5n", media_type="image/png"),
+        ),
+    ],
+)
+def test_a_video_may_begin_with_an_image(body: bytes, headers: dict[str, str], image: Image) -> None:
+    assert decode_video(body, headers).request == VideoRequest("a", image)
+
+
+def test_an_image_goes_to_the_provider_as_a_file_or_by_its_url() -> None:
+    call = model_call(VideoRequest("a cat", Image(data="cG5n", media_type="image/png")), {"seconds": "8"})
+    request = ADAPTER.render(call)
+    sent = decode_form(request.body, request.headers["content-type"])
+    assert sent.fields == [("seconds", "8"), ("model", "model-1"), ("prompt", "a cat")]
+    assert sent.files == {"input_reference": FormFile("image.png", "image/png", b"png")}
+    assert request.headers["authorization"] == "Bearer secret-key"
+    by_url = rendered(ADAPTER, model_call(VideoRequest("a cat", Image(url="https://x.test/a"))))
+    assert by_url["input_reference"] == {"image_url": "https://x.test/a"}
+    with pytest.raises(InvalidRequest, match="base64"):
+        ADAPTER.render(model_call(VideoRequest("a cat", Image(data="!", media_type="image/png"))))
+
+
+@given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()), st.sampled_from([FORM, {}]))
+def test_any_body_is_a_call_or_a_validation_error(body: bytes, headers: dict[str, str]) -> None:
+    with suppress(ValidationError):
+        decode_video(body, headers)

@@ -7,12 +7,14 @@ import gzip
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from app.errors import ConfigurationError, ConnectionFailed, InvalidRequest, InvalidResponse
+from app.errors import ConfigurationError, ConnectionFailed, InvalidRequest, InvalidResponse, PermitExpired
 from app.providers.adapter import WireRequest, WireResponse
 from app.providers.transport import Transport
+from tests.slow_tls import slow_tls
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -54,9 +56,11 @@ async def serving(*answers: bytes) -> AsyncIterator[Server]:
         listening.close()
 
 
-async def send(transport: Transport, url: str, headers: dict[str, str] | None = None) -> WireResponse:
+async def send(
+    transport: Transport, url: str, headers: dict[str, str] | None = None, *, held_seconds: float = 10
+) -> WireResponse:
     request = WireRequest(f"{url}/v1/x", headers or {}, b"{}")
-    return await transport.send(request, connect_seconds=10, read_seconds=10, send_by=time.monotonic() + 10)
+    return await transport.send(request, connect_seconds=10, read_seconds=10, send_by=time.monotonic() + held_seconds)
 
 
 async def test_a_connection_is_used_again() -> None:
@@ -73,6 +77,21 @@ async def test_a_call_over_a_kept_connection_that_is_closed_unanswered_fails_and
             await send(transport, server.url)
         assert len(server.heads) == 2
         assert (await send(transport, server.url)).body == b"ok"
+
+
+async def test_a_connection_whose_handshake_outlasted_the_permit_serves_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(OK, OK) as server, slow_tls(server.url, tmp_path, handshake_seconds=0.8) as provider:
+        monkeypatch.setenv("SSL_CERT_FILE", str(provider.authority))
+        # One place for connections: the second call gets it only where the first one gave it back.
+        async with Transport(max_connections=1) as transport:
+            with pytest.raises(PermitExpired):
+                await send(transport, provider.url, held_seconds=0.5)
+            assert server.heads == []
+            for _ in range(2):
+                assert (await send(transport, provider.url, held_seconds=0.5)).body == b"ok"
+        assert provider.handshakes == 1
 
 
 async def test_a_redirect_is_an_answer() -> None:

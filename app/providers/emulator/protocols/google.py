@@ -16,10 +16,13 @@ from app.providers.emulator.jobs import Jobs
 from app.providers.emulator.protocols.google_embed import BatchEmbed, Embed
 from app.providers.emulator.protocols.google_errors import error_object
 from app.providers.emulator.protocols.google_generate import CountTokens, Generate
+from app.providers.emulator.protocols.google_videos import FileContent, FindOperation, PredictLongRunning
 from app.providers.emulator.wire import Found, Head, Lookup, Operation, Refusal, Refused, WireProtocol
 
 _MODELS = re.compile(r"/v1(beta|alpha)?/models(/[^/:]+)?")
 _KEY_HEADER = b"x-goog-api-key"
+_OPERATION = re.compile(r"/v1(?:beta|alpha)?/(?:models/[^/:]+/)?operations/[^/:]+")
+_FILE = re.compile(r"/v1(?:beta|alpha)?/files/[^/:]+:download")
 _METHOD = re.compile(r"/v1(?:beta|alpha)?/(?:models|tunedModels)/[^/:]+:(\w+)")
 
 
@@ -37,14 +40,18 @@ class FindModel(Lookup):
 
 
 def _model(name: str) -> dict[str, Any]:
-    embeds = "embedding" in name
+    methods = ["generateContent", "countTokens"]
+    if "embedding" in name:
+        methods = ["embedContent"]
+    elif name.startswith("veo"):
+        methods = ["predictLongRunning"]
     return {
         "name": f"models/{name}",
         "version": "001",
         "displayName": name.replace("-", " ").title(),
         "inputTokenLimit": 1_048_576,
         "outputTokenLimit": 65_536,
-        "supportedGenerationMethods": ["embedContent"] if embeds else ["generateContent", "countTokens"],
+        "supportedGenerationMethods": methods,
     }
 
 
@@ -59,13 +66,20 @@ class Google(WireProtocol):
             "countTokens": CountTokens(),
             "embedContent": Embed(),
             "batchEmbedContents": BatchEmbed(),
+            "predictLongRunning": PredictLongRunning(),
         }
 
     def route(self, head: Head) -> Operation[Any] | Lookup | None:
         if head.method == "POST":
             method = _METHOD.fullmatch(head.path)
             return None if method is None else self._methods.get(method.group(1))
-        found = _MODELS.fullmatch(head.path) if head.method == "GET" else None
+        if head.method != "GET":
+            return None
+        if _OPERATION.fullmatch(head.path):
+            return FindOperation()
+        if _FILE.fullmatch(head.path):
+            return FileContent()
+        found = _MODELS.fullmatch(head.path)
         # Under /v1 OpenAI lists its models as well; the key's header tells whose client asks.
         if found is None or not (found.group(1) or _KEY_HEADER in head.headers):
             return None

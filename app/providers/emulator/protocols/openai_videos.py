@@ -34,8 +34,14 @@ class Videos(Operation[VideoCall]):
 
     def read(self, head: Head, body: bytes) -> VideoCall:
         content_type = head.headers.get(b"content-type", b"")
-        as_form = content_type.startswith(b"multipart/form-data")
-        request: dict[str, Any] = dict(read_form(content_type, body).fields) if as_form else read_object(body)
+        request: dict[str, Any]
+        if content_type.startswith(b"multipart/form-data"):
+            form = read_form(content_type, body)
+            request = dict(form.fields)
+            if form.files.get("input_reference") == b"":
+                raise bad_request("Invalid file: it is empty.", "input_reference")
+        else:
+            request = read_object(body)
         prompt = request.get("prompt")
         if not isinstance(prompt, str) or not prompt:
             raise bad_request("Missing required parameter: 'prompt'.", "prompt")
@@ -73,7 +79,7 @@ class VideoContent(Lookup):
             raise _unknown(id)
         if job.status != "completed":
             raise Refused(Refusal(404, f"Video is not ready yet: its status is {job.status}.", code="not_found"))
-        return Found(video(), b"video/mp4")
+        return Found(video(job.file_bytes), b"video/mp4")
 
 
 class RemoveVideo(Lookup):

@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,31 +19,18 @@ from app.config import Config
 from app.db.pool import Database
 from app.errors import ConfigurationError
 from app.serving import bind, serving, url_of
+from app.signals import Signals
 
 _RESTART_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Signals:
-    """The first SIGINT or SIGTERM sets `stop`, the next one `hurry`."""
-
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def receive(self) -> None:
-        (self.hurry if self.stop.is_set() else self.stop).set()
-
-
 async def run_all(config: Config, *, demo: bool, until_stdin_closes: bool = False, tell: Callable[[str], None]) -> None:
     """Until SIGINT or SIGTERM; a second one does not wait for calls. `tell` gets what a person should read."""
-    signals = _Signals()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.receive)
+    signals = Signals.of_this_process()
     if until_stdin_closes:
-        _watch_stdin(loop, signals.stop)
+        _watch_stdin(asyncio.get_running_loop(), signals.stop)
     listener = bind(config)
     async with AsyncExitStack() as stack:
         stack.callback(listener.close)
@@ -56,7 +42,7 @@ async def run_all(config: Config, *, demo: bool, until_stdin_closes: bool = Fals
             emulator_url = await stack.enter_async_context(_emulator(signals))
             config = config.model_copy(update={"emulator_url": emulator_url})
         await stack.enter_async_context(_kept_running("work", _worker_arguments(config), signals))
-        await stack.enter_async_context(serving(config, listener))
+        await stack.enter_async_context(serving(config, listener, hurry=signals.hurry))
         tell(_welcome(url_of(listener), config, token))
         await signals.stop.wait()
         tell("Stopping: running calls may end first. Ctrl-C once more does not wait for them.")
@@ -88,7 +74,7 @@ def _worker_arguments(config: Config) -> list[str]:
 
 
 @asynccontextmanager
-async def _emulator(signals: _Signals) -> AsyncIterator[str]:
+async def _emulator(signals: Signals) -> AsyncIterator[str]:
     """A provider emulator that answers slowly enough to be watched; yields its URL."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -108,7 +94,7 @@ async def _emulator(signals: _Signals) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _kept_running(command: str, arguments: list[str], signals: _Signals) -> AsyncIterator[None]:
+async def _kept_running(command: str, arguments: list[str], signals: Signals) -> AsyncIterator[None]:
     """A child that is started again where it ends too early. It sees the end of this process on its stdin.
 
     In a session of its own, it has nothing of a terminal's Ctrl-C: this process decides who stops when.
@@ -140,7 +126,7 @@ async def _kept_running(command: str, arguments: list[str], signals: _Signals) -
             await _end(children[command], signals)
 
 
-async def _end(process: asyncio.subprocess.Process, signals: _Signals) -> None:
+async def _end(process: asyncio.subprocess.Process, signals: Signals) -> None:
     """Lets it end by itself, unless there is hurry: what it had claimed then comes back when its leases run out."""
     if process.returncode is not None:
         return

@@ -20,6 +20,7 @@ from app.errors import ConfigurationError
 from app.http_protocol import HttpProtocol
 
 _GRACE_SECONDS = 5
+_HURRIED_GRACE_SECONDS = 1
 
 
 class Server(uvicorn.Server):
@@ -69,8 +70,11 @@ def url_of(listener: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None]:
-    """Serves the API for as long as the block; ready when it is entered. Raises DatabaseUnavailable and the like."""
+async def serving(config: Config, listener: socket.socket, *, hurry: asyncio.Event) -> AsyncIterator[None]:
+    """Serves the API for as long as the block; ready when it is entered. Raises DatabaseUnavailable and the like.
+
+    After the block running calls may end, for the configured time or until `hurry` is set.
+    """
     # Imported here: building the GraphQL schema takes its time, and the caller may have other things started by then.
     from app.main import create_app
 
@@ -107,4 +111,14 @@ async def serving(config: Config, listener: socket.socket) -> AsyncIterator[None
         finally:
             server.should_exit = True
             # No new connections from now on; the gateway's running calls may end.
-            await asyncio.gather(services.gateway.drain(seconds=config.drain_seconds), task, return_exceptions=True)
+            hurrying = asyncio.create_task(_hurry(server, hurry), name="hurry")
+            draining = services.gateway.drain(seconds=config.drain_seconds, hurry=hurry)
+            await asyncio.gather(draining, task, return_exceptions=True)
+            hurrying.cancel()
+
+
+async def _hurry(server: Server, hurry: asyncio.Event) -> None:
+    """Who does not take the end of an answer then is not waited for either."""
+    await hurry.wait()
+    await asyncio.sleep(_HURRIED_GRACE_SECONDS)
+    server.force_exit = True

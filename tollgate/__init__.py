@@ -23,7 +23,20 @@ from tollgate.errors import (
     ValidationError,
 )
 from tollgate.place import data_directory, find_local_server
-from tollgate.records import Answer, Chunk, CostLine, ModelInfo, Request, Usage, UsageLine, UsageSummary
+from tollgate.records import (
+    Answer,
+    Chunk,
+    CostLine,
+    Image,
+    Judgement,
+    ModelInfo,
+    Ranked,
+    Request,
+    Result,
+    Usage,
+    UsageLine,
+    UsageSummary,
+)
 from tollgate.service import Model, Service
 from tollgate.streams import AsyncStream, Stream
 
@@ -35,14 +48,18 @@ __all__ = [
     "Conflict",
     "CostLine",
     "Forbidden",
+    "Image",
+    "Judgement",
     "Model",
     "ModelInfo",
     "ModelUnavailable",
     "NotFound",
     "ProviderError",
+    "Ranked",
     "RateLimited",
     "Request",
     "RequestRefused",
+    "Result",
     "ServerUnreachable",
     "Service",
     "StillWaiting",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from tollgate.errors import NotFound, StillWaiting, ValidationError
-from tollgate.records import CostLine, Request, RequestError, Usage
+from tollgate.errors import LimitExceeded, NotFound, RequestRefused, StillWaiting, ValidationError
+from tollgate.records import FINISHED, CostLine, Request, RequestError, Usage
 from tollgate.steps import ERROR_FRAGMENT, Pause, Steps, accepted, decimal, graphql, graphql_patiently
 
-PER_OPERATION: Final = 25
-"""Requests that are submitted or read in one GraphQL operation: the server bounds the aliases of one."""
+BATCH_SIZE: Final = 1000
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Of what is submitted at once, unless one alone is more: the server's bounds are 10,000 and 10 MiB."""
+READ_SIZE: Final = 100
+"""Requests that are read at once."""
+_ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 
@@ -24,6 +29,16 @@ fragment Fields on ModelRequest {
   cost { total currency lines { unit quantity unitPrice amount } }
   error { code message retryable httpStatus }
 }"""
+_REFUSAL: Final = f"{ERROR_FRAGMENT} ... on ModelUnavailable {{ alternatives }}"
+_SUBMIT: Final = (
+    "mutation($input: SubmitRequestInput!) { result: submitRequest(input: $input)"
+    f" {{ __typename ... on ModelRequest {{ ...Fields }} {_REFUSAL} }} }}{_FIELDS}"
+)
+_SUBMIT_MANY: Final = (
+    "mutation($inputs: [SubmitRequestInput!]!) { result: submitRequests(inputs: $inputs)"
+    f" {{ __typename ... on SubmittedRequests {{ requests {{ ...Fields }} }} {_REFUSAL} }} }}{_FIELDS}"
+)
+_READ: Final = "query($ids: [ID!]!, $first: Int!) { requests(filter: {ids: $ids}, first: $first) { nodes"
 
 
 def submission(
@@ -51,45 +66,86 @@ def submission(
     return {**fields, "input": prompt}
 
 
-def submit(submissions: Sequence[Mapping[str, Any]]) -> Steps[list[Request]]:
-    """In order. Raises the first refusal: what was submitted before it stays so."""
+def submissions(model_id: str, prompts: Sequence[Any], **fields: Any) -> list[dict[str, Any]]:
+    """One for each prompt, with keys of their own. Raises ValidationError, which names the prompt."""
+    items: list[dict[str, Any]] = []
+    for prompt in prompts:
+        try:
+            items.append(submission(model_id, prompt, idempotency_key=None, **fields))
+        except ValidationError as error:
+            raise _placed(error, len(items), error.path) from None
+    return items
+
+
+def submit(items: Sequence[Mapping[str, Any]]) -> Steps[list[Request]]:
+    """In order. Raises the first refusal, which names its prompt: the batches before that one's are submitted."""
     submitted: list[Request] = []
-    for start in range(0, len(submissions), PER_OPERATION):
-        part = submissions[start : start + PER_OPERATION]
-        declared = ", ".join(f"$i{number}: SubmitRequestInput!" for number in range(len(part)))
-        fields = "\n".join(
-            f"r{number}: submitRequest(input: $i{number}) {{ ...Result }}" for number in range(len(part))
-        )
-        query = (
-            f"mutation({declared}) {{\n{fields}\n}}"
-            f" fragment Result on SubmitRequestResult {{ __typename ... on ModelRequest {{ ...Fields }}"
-            f" {ERROR_FRAGMENT} ... on ModelUnavailable {{ alternatives }} }}{_FIELDS}"
-        )
-        data = yield from graphql_patiently(query, {f"i{number}": item for number, item in enumerate(part)})
-        submitted += [_request(accepted(data[f"r{number}"])) for number in range(len(part))]
+    for batch in _batches(items):
+        submitted += yield from _submit_batch(batch, len(submitted))
     return submitted
 
 
+def _batches(items: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    start = size = 0
+    for place, item in enumerate(items):
+        more = len(json.dumps(item))
+        if place > start and (place - start >= BATCH_SIZE or size + more > BATCH_BYTES):
+            yield items[start:place]
+            start, size = place, 0
+        size += more
+    if items:
+        yield items[start:]
+
+
+def _submit_batch(batch: Sequence[Mapping[str, Any]], start: int) -> Steps[list[Request]]:
+    """`start`: how many prompts are before it."""
+    try:
+        data = yield from graphql_patiently(_SUBMIT_MANY, {"inputs": batch})
+        rows = accepted(data["result"])["requests"]
+    except LimitExceeded as error:
+        if len(batch) == 1:
+            raise _placed(error, start, ()) from None
+        # This server takes less at once than most do.
+        middle = len(batch) // 2
+        before = yield from _submit_batch(batch[:middle], start)
+        return before + (yield from _submit_batch(batch[middle:], start + middle))
+    except RequestRefused as error:
+        if len(error.path) < 2 or error.path[0] != "inputs":
+            raise
+        raise _placed(error, start + int(error.path[1]), error.path[2:]) from None
+    return [_request(row) for row in rows]
+
+
+def _placed(error: RequestRefused, place: int, path: Sequence[str]) -> RequestRefused:
+    error.path = ("prompts", str(place), *path)
+    error.message = f"prompts[{place}]: {error.message}"
+    error.args = (error.message,)
+    return error
+
+
 def submit_one(item: Mapping[str, Any]) -> Steps[Request]:
-    (request,) = yield from submit([item])
-    return request
+    data = yield from graphql_patiently(_SUBMIT, {"input": item})
+    return _request(accepted(data["result"]))
 
 
 def get_requests(ids: Sequence[str]) -> Steps[list[Request]]:
     """In order. Raises NotFound."""
     found: list[Request] = []
-    for start in range(0, len(ids), PER_OPERATION):
-        part = ids[start : start + PER_OPERATION]
-        declared = ", ".join(f"$i{number}: ID!" for number in range(len(part)))
-        fields = "\n".join(f"r{number}: request(id: $i{number}) {{ ...Fields }}" for number in range(len(part)))
-        data = yield from graphql_patiently(
-            f"query({declared}) {{\n{fields}\n}}{_FIELDS}", {f"i{number}": id for number, id in enumerate(part)}
-        )
-        for number, id in enumerate(part):
-            if data[f"r{number}"] is None:
-                raise NotFound(f"no ModelRequest {id!r}", path=("id",))
-            found.append(_request(data[f"r{number}"]))
+    for start in range(0, len(ids), READ_SIZE):
+        part = ids[start : start + READ_SIZE]
+        rows = yield from _read(part, "{ ...Fields } } }" + _FIELDS)
+        found += [_request(rows[id]) for id in part]
     return found
+
+
+def _read(ids: Sequence[str], selection: str) -> Steps[dict[str, Any]]:
+    """The rows of up to READ_SIZE requests, by id. Raises NotFound."""
+    data = yield from graphql_patiently(f"{_READ} {selection}", {"ids": ids, "first": len(ids)})
+    rows = {row["id"]: row for row in data["requests"]["nodes"]}
+    for id in ids:
+        if id not in rows:
+            raise NotFound(f"no ModelRequest {id!r}", path=("id",))
+    return rows
 
 
 def get_request(id: str) -> Steps[Request]:
@@ -109,23 +165,22 @@ def cancel(id: str) -> Steps[Request]:
 def wait(ids: Sequence[str], timeout_seconds: float | None) -> Steps[list[Request]]:
     """Asks ever less often, for a part at a time: those that were submitted first are sooner done."""
     ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    finished: list[Request] = []
     pause = _SHORTEST_PAUSE_SECONDS
-    for start in range(0, len(ids), PER_OPERATION):
+    for start in range(0, len(ids), READ_SIZE):
+        waiting = ids[start : start + READ_SIZE]
         while True:
-            part = yield from get_requests(ids[start : start + PER_OPERATION])
-            waiting = [request for request in part if not request.is_finished]
+            rows = yield from _read(waiting, "{ id status } } }")
+            waiting = [id for id in waiting if rows[id]["status"] not in FINISHED]
             if not waiting:
                 break
             if ends_at is not None and time.monotonic() + pause > ends_at:
+                status = rows[waiting[0]]["status"]
                 raise StillWaiting(
-                    f"the request {waiting[0].id} was {waiting[0].status} after {timeout_seconds:g} s",
-                    request_id=waiting[0].id,
+                    f"the request {waiting[0]} was {status} after {timeout_seconds:g} s", request_id=waiting[0]
                 )
             yield Pause(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-        finished += part
-    return finished
+    return (yield from get_requests(ids))
 
 
 def wait_one(id: str, timeout_seconds: float | None) -> Steps[Request]:
@@ -145,6 +200,11 @@ def _message(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(message.get("content"), str) or set(message) != {"role", "content"}:
         raise ValidationError(
             f"messages[{index}] must be a role and a text as its content, in the queue", path=("messages",)
+        )
+    if str(message["role"]).lower() not in _ROLES:
+        raise ValidationError(
+            f"messages[{index}].role must be one of {', '.join(sorted(_ROLES))}, not {message['role']!r}",
+            path=("messages",),
         )
     return {"role": str(message["role"]).upper(), "content": message["content"]}
 

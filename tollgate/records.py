@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tollgate.errors import error_of
+
+Data = TypeVar("Data")
 
 FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
@@ -62,6 +64,46 @@ class Answer:
 
     def __str__(self) -> str:
         return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[Data]):
+    """The answer of a model that does not chat. `cost` is exact and as the ledger has it; null where a price is not
+    known. `response` is the whole answer as the endpoint writes it; empty for sound.
+    """
+
+    data: Data
+    cost: Decimal | None
+    currency: str | None
+    request_id: str
+    response: Mapping[str, Any]
+    wait_seconds: float | None = None
+    """How long the call waited for its permit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document's place in what was given, and how relevant it is."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Its content or, where the provider keeps it, its URL."""
+
+    data: bytes | None
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Of a moderation. `categories` and `scores` are the model's own, by name."""
+
+    is_flagged: bool
+    categories: Mapping[str, bool]
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from tollgate import catalog, queue
 from tollgate.catalog import Price
 from tollgate.chat import Options, Prompt, chat_call, invoke
 from tollgate.embedded import EmbeddedServer
+from tollgate.kinds import Kinds
 from tollgate.records import Answer, ModelInfo, Request, UsageSummary
 from tollgate.streams import AsyncStream, Stream
 from tollgate.transport import Transport
 from tollgate.usage import usage_summary
 
 
-class Service:
+class Service(Kinds):
     """Calls models through a Tollgate server, whose limits and ledger hold for it as for everything else.
 
     One service is enough for a program: it is safe for threads, and for any number of event loops. `tollgate.init`
@@ -151,8 +152,14 @@ class Service:
         metadata: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> list[Request]:
-        """A request for each prompt, in order. Where one is refused, those before it have been submitted."""
-        items = [_submission(model_id, prompt, priority, None, deadline, metadata, parameters) for prompt in prompts]
+        """A request for each prompt, in order.
+
+        They go in batches of up to 1,000, each all or not at all: where one is refused, as `field` tells
+        ("prompts.17.messages"), the batches before its own are submitted.
+        """
+        items = queue.submissions(
+            model_id, prompts, priority=priority, deadline=deadline, metadata=metadata, parameters=parameters
+        )
         return self._transport.run(queue.submit(items))
 
     async def submit_many_async(
@@ -165,7 +172,9 @@ class Service:
         metadata: Mapping[str, Any] | None = None,
         **parameters: Any,
     ) -> list[Request]:
-        items = [_submission(model_id, prompt, priority, None, deadline, metadata, parameters) for prompt in prompts]
+        items = queue.submissions(
+            model_id, prompts, priority=priority, deadline=deadline, metadata=metadata, parameters=parameters
+        )
         return await self._transport.run_async(queue.submit(items))
 
     def get_request(self, request_id: str) -> Request:

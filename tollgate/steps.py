@@ -37,12 +37,16 @@ ERROR_FRAGMENT: Final = "... on Error { code message path }"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A POST of JSON. `wait_seconds`: how much longer than usual the answer may take to begin."""
+    """A POST of JSON; of a form where there are `files`, each a name and a content.
+
+    `wait_seconds`: how much longer than usual the answer may take to begin.
+    """
 
     path: str
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: float = 0
+    files: Mapping[str, tuple[str, bytes]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ class Transport:
 
     def _request(self, call: Call) -> dict[str, Any]:
         timeout = httpx.Timeout(self._timeout_seconds + call.wait_seconds, connect=_CONNECT_SECONDS, pool=None)
-        return {"json": call.body, "headers": call.headers, "timeout": timeout}
+        content = {"json": call.body} if call.files is None else {"data": call.body, "files": call.files}
+        return {**content, "headers": call.headers, "timeout": timeout}
 
     def close(self) -> None:
         self._client.close()

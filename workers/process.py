@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 
 import structlog
 
 from app.bootstrap import open_execution
 from app.config import Config
+from app.signals import Signals
 from workers.metrics import serving_metrics
 from workers.worker import Worker
 
@@ -19,16 +19,14 @@ _log = structlog.get_logger(__name__)
 
 async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
     """Runs until SIGTERM or SIGINT, then drains. A second signal ends the drain."""
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    signals = Signals.of_this_process()
     if until_stdin_closes:
-        _watch_stdin(loop, stop)
+        _watch_stdin(asyncio.get_running_loop(), signals.stop)
     async with open_execution(config, is_guarded=True) as execution:
         worker = Worker(
             worker_id=execution.worker_id,
             database=execution.database,
+            clock=execution.clock,
             listener=execution.listener,
             snapshots=execution.snapshots,
             calls=execution.calls,
@@ -39,7 +37,7 @@ async def work(config: Config, *, until_stdin_closes: bool = False) -> None:
         await execution.listener.start()
         _log.info("worker_ready", worker_id=worker.worker_id, concurrency=config.worker_concurrency)
         async with serving_metrics(config, execution.database, execution.metrics):
-            await worker.run(stop, drain_seconds=config.drain_seconds, hurry=hurry)
+            await worker.run(signals.stop, drain_seconds=config.drain_seconds, hurry=signals.hurry)
     _log.info("worker_stopped", worker_id=worker.worker_id)
 
 

@@ -30,8 +30,10 @@ from app.errors import (
 from app.execution.attempt import Attempt
 from app.execution.calls import Calls
 from app.execution.claims import ClaimLoop
+from app.execution.clock import SteadyClock
 from app.execution.executor import Interruption
 from app.execution.leases import LeaseKeeper
+from app.gateway.forecasts import Forecasts
 from app.gateway.live import Admitted, LiveCall
 from app.gateway.stream import ChunkStream
 from app.limits.records import Claim, ClaimedRequest
@@ -57,6 +59,7 @@ class GatewayCalls:
         *,
         owner_id: str,
         database: Database,
+        clock: SteadyClock,
         listener: Listener,
         snapshots: SnapshotHolder,
         calls: Calls,
@@ -67,6 +70,7 @@ class GatewayCalls:
     ) -> None:
         self.owner_id = owner_id
         self._database = database
+        self._clock = clock
         self._calls = calls
         self._lease_seconds = lease_seconds
         self._concurrency = concurrency
@@ -76,8 +80,7 @@ class GatewayCalls:
         self._live: dict[str, LiveCall] = {}
         self._new: list[LiveCall] = []
         self._wake = asyncio.Event()
-        self._free_at: dict[str, float] = {}
-        """Per provider, the time.monotonic() instant at which its next permit may come free."""
+        self._forecasts = Forecasts(database)
         self._queued: set[str] = set()
         """Calls whose rows wait for a permit."""
         self._doubtful: set[str] = set()
@@ -88,6 +91,7 @@ class GatewayCalls:
             worker_id=owner_id,
             owner_id=owner_id,
             database=database,
+            clock=clock,
             listener=listener,
             snapshots=snapshots,
             lease_seconds=lease_seconds,
@@ -113,8 +117,8 @@ class GatewayCalls:
             asyncio.create_task(self._watch_ends(), name="gateway ends"),
         ]
 
-    async def drain(self, *, seconds: float) -> None:
-        """Refuses what waits and what comes from now on, and lets running calls end for `seconds`."""
+    async def drain(self, *, seconds: float, hurry: asyncio.Event | None = None) -> None:
+        """Refuses what waits and what comes from now on; running calls may end for `seconds`, or until `hurry`."""
         if self._is_stopping:
             return
         self._is_stopping = True
@@ -124,7 +128,7 @@ class GatewayCalls:
         for call in list(self._live.values()):
             await call.written.wait()
         await self._turn_away([call for call in self._live.values() if call.running is None])
-        await self._calls.drain(seconds=seconds, write_seconds=self._lease_seconds, hurry=asyncio.Event())
+        await self._calls.drain(seconds=seconds, write_seconds=self._lease_seconds, hurry=hurry or asyncio.Event())
         # What was interrupted, and would have been tried again.
         await self._turn_away(list(self._live.values()))
 
@@ -186,9 +190,9 @@ class GatewayCalls:
             self._end(call, None)
         return status
 
-    def retry_after_seconds(self, provider_id: str) -> float:
-        """When the next permit of a provider may come free, as its last claim said; at least one second."""
-        return max(1.0, self._free_at.get(provider_id, 0.0) - time.monotonic())
+    async def retry_after_seconds(self, call: LiveCall) -> float:
+        """When such a call that came now would get its permit; at least one second."""
+        return await self._forecasts.seconds(call.row.provider_id, tokens=call.row.reserved_tokens)
 
     def _capacity(self) -> int:
         return self._concurrency - len(self._calls)
@@ -213,6 +217,7 @@ class GatewayCalls:
                     owner_id=self.owner_id,
                     capacity=capacity,
                     lease_seconds=self._lease_seconds,
+                    expectation=self._clock.expectation(),
                 )
         except Exception as error:  # noqa: BLE001 - no call, whatever is in it, may end the submission of all others
             await self._not_submitted(group, error)
@@ -266,7 +271,6 @@ class GatewayCalls:
             _log.warning("waiting_not_cancelled", calls=len(waiting), error=str(error))
 
     def _take(self, claim: Claim, provider_id: str, claimed_at: float) -> None:
-        self._free_at[provider_id] = time.monotonic() + (claim.wait_seconds or 0.0)
         for request in claim.requests:
             call = self._live.get(request.request_id)
             if call is not None:
@@ -323,8 +327,6 @@ class GatewayCalls:
         if not call.admitted.done():
             call.admitted.cancel()
         call.written.set()
-        if call.chunks is not None:
-            call.chunks.close()
 
     def _suspect(self, payload: str) -> None:
         for request_id in payload.split():
@@ -352,22 +354,24 @@ class GatewayCalls:
             for request_id, (status, code) in ends.items():
                 call = self._live.get(request_id)
                 if call is not None and call.running is None:
-                    self._end(call, self._ended_elsewhere(call, status, code))
+                    self._end(call, await self._ended_elsewhere(call, status, code))
 
-    def _ended_elsewhere(self, call: LiveCall, status: ModelRequestStatus, code: str | None) -> TollgateError:
+    async def _ended_elsewhere(self, call: LiveCall, status: ModelRequestStatus, code: str | None) -> TollgateError:
         if status is ModelRequestStatus.CANCELLED:
             return CallCancelled("the request was cancelled")
         if code == "DEADLINE_EXCEEDED":
             return RateLimited(
                 "no permit came free before the call's deadline",
                 http_status=429,
-                retry_after_seconds=self.retry_after_seconds(call.row.provider_id),
+                retry_after_seconds=await self.retry_after_seconds(call),
             )
         return LeaseLost("the call was lost: its outcome is not known")
 
     async def _keep_owner(self) -> None:
         async with self._database.connection() as connection:
-            await repository.keep_owner(connection, self.owner_id, seconds=self._lease_seconds)
+            await repository.keep_owner(
+                connection, self.owner_id, seconds=self._lease_seconds, expectation=self._clock.expectation()
+            )
 
     async def _live_on(self) -> None:
         while True:

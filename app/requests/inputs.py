@@ -96,6 +96,7 @@ def batch_records(inputs: list[SubmitRequestInput]) -> list[records.SubmitReques
 
 @strawberry.input(description="A request passes where it meets each bound that is given.")
 class ModelRequestFilter:
+    ids: list[strawberry.ID] | None = strawberry.UNSET
     status: records.ModelRequestStatus | None = strawberry.UNSET
     provider_id: strawberry.ID | None = strawberry.UNSET
     model_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="The model's id.")

@@ -51,7 +51,7 @@ _SHAPES: Final[dict[LlmModelType, str]] = {
     LlmModelType.EMBEDDING: "a text, a list of texts, or {inputs: [...]}",
     LlmModelType.RERANK: "{query: ..., documents: [...]}",
     LlmModelType.IMAGE: "a prompt, or {prompt: ...}",
-    LlmModelType.VIDEO: "a prompt, or {prompt: ...}",
+    LlmModelType.VIDEO: "a prompt, or {prompt: ..., image: {url}, or {data: <base64>, media_type}}",
     LlmModelType.SPEECH_TO_TEXT: "{audio: <base64>, filename: ...}",
     LlmModelType.TEXT_TO_SPEECH: "{text: ..., voice: ...}",
     LlmModelType.MODERATION: "a text, or a list of texts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -90,6 +91,7 @@ class NewRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestFilter:
+    ids: Sequence[str] | None = None
     status: ModelRequestStatus | None = None
     provider_id: str | None = None
     model_id: str | None = None

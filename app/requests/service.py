@@ -240,6 +240,7 @@ def _located(refusal: RequestRefused, within: tuple[str, ...], place: int) -> Re
 
 
 def _check_filter(where: RequestFilter) -> None:
-    for field, value in (("filter.providerId", where.provider_id), ("filter.modelId", where.model_id)):
+    ids = [("filter.ids", id) for id in where.ids or ()]
+    for field, value in (("filter.providerId", where.provider_id), ("filter.modelId", where.model_id), *ids):
         if value is not None and not is_storable_text(value):
             raise ValidationError(field, value, _STORABLE, path=tuple(field.split(".")))

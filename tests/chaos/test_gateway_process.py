@@ -114,3 +114,16 @@ async def test_an_api_process_that_is_told_to_stop_lets_its_streams_end(trial: T
             assert all("[DONE]" in text for text in await asyncio.gather(*map(_rest, responses)))
         assert await asyncio.to_thread(gateway.process.end, 20) == 0
     assert await trial.check() == {"COMPLETED": 3}
+
+
+async def test_an_api_process_that_is_told_twice_to_stop_ends_its_streams(trial: Trial, data_dir: Path) -> None:
+    trial.work.configure(fault="hang_midway", output_tokens=20)
+    with serving(trial, data_dir, TOLLGATE_DRAIN_SECONDS="3600") as gateway:
+        async with gateway.streaming(trial.work.ref, 3) as responses:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                gateway.process.process.send_signal(number)
+            texts = await asyncio.gather(*map(_rest, responses))
+        assert await asyncio.to_thread(gateway.process.end, 20) == 0
+    # What had come, and why no more does.
+    assert all('"delta":' in text and '"error":' in text and "[DONE]" not in text for text in texts)
+    assert await trial.check() == {"FAILED": 3}

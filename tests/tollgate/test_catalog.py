@@ -16,7 +16,7 @@ from tollgate import Service
 def test_models_are_listed_by_their_ids(service: Service) -> None:
     ids = service.list_models()
     assert {"oai:chat-1", "ant:chat-1", "goo:chat-1", "coh:rerank-1"} <= set(ids)
-    assert service.list_models("ant") == ["ant:chat-1"]
+    assert service.list_models("ant") == ["ant:chat-1", "ant:video-1"]
 
 
 def test_a_registered_model_can_be_called_at_once(admin: Service) -> None:

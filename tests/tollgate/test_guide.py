@@ -36,6 +36,7 @@ def test_the_guide_runs_from_top_to_bottom(data_dir: Path) -> None:
     assert lines[0] == "Hello from the emulator."
     assert re.fullmatch(r"\d+ \d+ 0\.0\d+ USD", lines[1])
     assert "8" in lines
+    assert any(line.startswith("[256, 256] 0.0") for line in lines)
     assert sum("COMPLETED" in line for line in lines) == 3
     assert "['local:llama3.2']" in lines
     assert lines[-2].startswith("parameters.temperature - ")

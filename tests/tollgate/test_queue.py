@@ -10,8 +10,8 @@ import pytest
 
 import tollgate
 from tests.gateway_server import GatewayServer, told
-from tollgate import Service
-from tollgate.queue import PER_OPERATION, get_request, submission, submit_one
+from tollgate import Service, queue
+from tollgate.queue import get_request, submission, submit_one
 from tollgate.steps import Call, Pause, Reply
 
 CHAT = "oai:chat-1"
@@ -35,12 +35,56 @@ def test_a_submitted_request_is_run_by_a_worker_and_has_its_receipt(service: Ser
     finished.raise_for_error()
 
 
-def test_a_batch_larger_than_an_operation_keeps_its_order(service: Service) -> None:
-    prompts = [told(reply=str(number)) for number in range(2 * PER_OPERATION + 3)]
-    submitted = service.submit_many(CHAT, prompts)
+def test_many_are_submitted_waited_for_and_read_in_their_order(service: Service) -> None:
+    prompts = [told(reply=str(number)) for number in range(queue.READ_SIZE + 3)]
+    submitted = service.submit_many(CHAT, prompts, metadata={"job": "many"})
+    assert [request.metadata for request in submitted] == [{"job": "many"}] * len(prompts)
     finished = service.wait_many(submitted, timeout_seconds=60)
     assert [request.id for request in finished] == [request.id for request in submitted]
     assert [request.data for request in finished] == [str(number) for number in range(len(prompts))]
+
+
+def test_nothing_is_submitted_for_no_prompts(service: Service) -> None:
+    assert service.submit_many(CHAT, []) == []
+    assert service.wait_many([]) == []
+
+
+def test_the_first_prompt_that_is_refused_is_named_and_the_batches_before_are_submitted(
+    service: Service, server: GatewayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "BATCH_SIZE", 4)
+    prompts = ["Hello"] * 6 + [{"unknown": "input"}] + ["Hello"] * 3
+    with pytest.raises(tollgate.ValidationError, match=r"^prompts\[6\]: ") as caught:
+        service.submit_many(CHAT, prompts, metadata={"job": "a bad one"})
+    assert caught.value.path[:2] == ("prompts", "6")
+    submitted = server.rows("SELECT id FROM model_requests WHERE metadata ->> 'job' = 'a bad one'")
+    assert len(submitted) == 4
+    with pytest.raises(tollgate.ValidationError, match=r"^prompts\[1\]: messages\[0\]\.role") as caught:
+        service.submit_many(CHAT, ["Hello", [{"role": "nobody", "content": "Hello"}]])
+    assert caught.value.path == ("prompts", "1", "messages")
+
+
+def test_a_batch_ends_before_it_is_too_large() -> None:
+    def sizes(*lengths: int) -> list[int]:
+        return [len(batch) for batch in queue._batches([{"input": "x" * length} for length in lengths])]
+
+    half = queue.BATCH_BYTES // 2
+    assert sizes() == []
+    assert sizes(half, half, 1, 1) == [1, 3]
+    assert sizes(1, 3 * half, 1) == [1, 1, 1]
+    assert sizes(*[1] * (2 * queue.BATCH_SIZE + 1)) == [queue.BATCH_SIZE, queue.BATCH_SIZE, 1]
+
+
+def test_what_is_too_large_for_the_server_is_submitted_in_parts_and_named_where_it_is_too_large_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "BATCH_BYTES", 1 << 30)
+    large = "x" * (4 * 1024 * 1024)
+    submitted = service.submit_many(CHAT, [large, large, large, "Hello"])
+    assert len({request.id for request in submitted}) == 4
+    with pytest.raises(tollgate.errors.LimitExceeded, match=r"^prompts\[1\]: ") as caught:
+        service.submit_many(CHAT, ["Hello", large * 3])
+    assert caught.value.path == ("prompts", "1")
 
 
 async def test_the_queue_is_there_for_asyncio_too(service: Service) -> None:
@@ -94,7 +138,7 @@ def test_a_submission_is_sent_again_as_it_was_when_the_server_starts_anew() -> N
     steps = submit_one(item)
     first = next(steps)
     assert isinstance(first, Call)
-    assert first.body["variables"]["i0"]["idempotencyKey"]
+    assert first.body["variables"]["input"]["idempotencyKey"]
     assert isinstance(steps.throw(tollgate.ServerUnreachable("gone")), Pause)
     assert steps.send(None) == first
     starting = b'{"errors": [{"message": "the process is starting", "extensions": {"code": "DATABASE_UNAVAILABLE"}}]}'

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
+from tests.slow_tls import slow_tls
 from tests.worker_process import WorkerProcess
 from tests.workers.work import Work
 
@@ -132,3 +134,16 @@ async def test_a_key_that_the_provider_echoes_is_stored_nowhere(work: Work) -> N
     assert "*** is bad" in request.error["message"]
     rows = await work.value("SELECT string_agg(r::text || a::text, ' ') FROM model_requests r, request_attempts a")
     assert "secret-key" not in rows
+
+
+async def test_a_handshake_that_outlasts_the_permit_costs_one_start_and_no_attempt(work: Work, tmp_path: Path) -> None:
+    async with slow_tls(work.emulator.url("acme"), tmp_path, handshake_seconds=0.8) as provider:
+        await work.execute("UPDATE llm_providers SET base_url = $1", provider.url)
+        with WorkerProcess(work.dsn, SSL_CERT_FILE=str(provider.authority)):
+            request = await work.run()
+            assert (await work.run()).status == "COMPLETED"
+        assert provider.handshakes == 1
+    assert (request.status, request.attempt_count) == ("COMPLETED", 1)
+    assert [attempt.status for attempt in await work.attempts(request.id)] == ["RELEASED", "SUCCEEDED"]
+    assert work.record()["arrivals"] == 2
+    assert await work.value("SELECT count(*) FROM provider_starts") == 3

@@ -41,7 +41,7 @@ class Measured:
 
 
 async def run(database: Database, seconds: float, data_dir: Path) -> list[Row]:
-    async with emulator() as base_url, opened(database, base_url, data_dir) as (gateways, missing):
+    async with emulator() as base_url, opened(database, base_url, data_dir) as (gateways, notes):
         for gateway in gateways:
             # Statements are prepared at the first calls, and with some peers much is loaded.
             await asyncio.to_thread(generate, _plan(gateway, 1, _WARM_UP_SECONDS))
@@ -49,7 +49,7 @@ async def run(database: Database, seconds: float, data_dir: Path) -> list[Row]:
         memory = {gateway.name: family_mb(gateway.pid) for gateway in gateways if gateway.pid is not None}
     await check_accounts(database)
     rows = [row for count, measured in table.items() for row in _rows(count, measured)]
-    return rows + [Row(f"gateway: RSS of {name}", f"{size:.0f} MB") for name, size in memory.items()] + missing
+    return rows + [Row(f"gateway: RSS of {name}", f"{size:.0f} MB") for name, size in memory.items()] + notes
 
 
 @asynccontextmanager
@@ -66,12 +66,12 @@ async def emulator(*options: str) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def opened(database: Database, base_url: str, data_dir: Path) -> AsyncIterator[tuple[list[Gateway], list[Row]]]:
-    """The provider itself, ours and the peers; and a row for each peer that is missing."""
+    """The provider itself, ours and the peers; and a row for each peer: its version, or why it is missing."""
     await prepare(database)
     provider = urlsplit(base_url)
     assert provider.port is not None
     gateways = [Gateway(DIRECT, provider.port, f"{provider.path}/chat/completions", token="demo")]
-    missing = []
+    notes = []
     async with AsyncExitStack() as stack:
         environment = {"TOLLGATE_EMULATOR_URL": f"{provider.scheme}://{provider.netloc}"}
         port = free_port()
@@ -80,10 +80,13 @@ async def opened(database: Database, base_url: str, data_dir: Path) -> AsyncIter
         gateways.append(Gateway(OURS, port, path, f"openai:{MODEL}", TOKEN, pid=ours.pid, database=database))
         for name, open_peer in peers().items():
             try:
-                gateways.append(await stack.enter_async_context(open_peer(base_url)))
+                peer = await stack.enter_async_context(open_peer(base_url))
             except PeerMissing as error:
-                missing.append(Row(f"gateway: {name} is missing", str(error)[:60]))
-        yield gateways, missing
+                notes.append(Row(f"gateway: {name} is missing", str(error)[:60]))
+            else:
+                gateways.append(peer)
+                notes.append(Row(f"gateway: version of {name}", "", peer.version))
+        yield gateways, notes
 
 
 async def _side_by_side(gateways: Sequence[Gateway], connections: int, seconds: float) -> dict[str, Measured]:

@@ -19,6 +19,14 @@ from bench.place import free_port, wait_ready
 MODEL = "gpt-4o"
 LITELLM = "LiteLLM"
 PORTKEY = "Portkey"
+_LITELLM_VERSION = "1.106.2"
+_PORTKEY_VERSION = "1.15.2"
+_PORTKEY_SERVER_VERSION = "1.14.1"
+"""Of @hono/node-server, of which Portkey takes the newest 1.x. From 1.14.2 on a Response that is made after a fetched
+one shares its headers, which are immutable; Portkey appends to them, and answers 500 to every stream:
+https://github.com/Portkey-AI/gateway/issues/1389"""
+_INSTALLED = "installed"
+"""A file that tells what was installed, once that was done."""
 _INSTALL_SECONDS = 600
 _KEY = "sk-bench-0123456789"
 
@@ -35,6 +43,7 @@ class Gateway:
     headers: dict[str, str] = field(default_factory=dict)
     pid: int | None = None
     database: Database | None = None
+    version: str = ""
 
 
 class PeerMissing(Exception):
@@ -51,9 +60,10 @@ async def litellm(base_url: str) -> AsyncIterator[Gateway]:
     """Its proxy with one worker and no database."""
     home = _kept("litellm")
     program = home / "bin" / "litellm"
-    if not program.exists():
-        await _install([sys.executable, "-m", "venv", str(home)])
-        await _install([str(home / "bin" / "pip"), "install", "--quiet", "litellm[proxy]"])
+    if _is_outdated(home, _LITELLM_VERSION):
+        await _output_of([sys.executable, "-m", "venv", "--clear", str(home)])
+        await _output_of([str(home / "bin" / "pip"), "install", "--quiet", f"litellm[proxy]=={_LITELLM_VERSION}"])
+        (home / _INSTALLED).write_text(_LITELLM_VERSION)
     port = free_port()
     settings = {
         "model_list": [
@@ -74,22 +84,34 @@ async def litellm(base_url: str) -> AsyncIterator[Gateway]:
     }
     command = [str(program), "--config", str(configuration), "--host", "127.0.0.1", "--port", str(port)]
     async with _running(command, f"http://127.0.0.1:{port}/health/liveliness", environment, 120) as pid:
-        yield Gateway(LITELLM, port, "/v1/chat/completions", token=_KEY, pid=pid)
+        yield Gateway(LITELLM, port, "/v1/chat/completions", token=_KEY, pid=pid, version=_LITELLM_VERSION)
 
 
 @asynccontextmanager
 async def portkey(base_url: str) -> AsyncIterator[Gateway]:
     home = _kept("portkey")
-    script = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
-    if not script.exists():
+    package = json.dumps(
+        {
+            "private": True,
+            "dependencies": {"@portkey-ai/gateway": _PORTKEY_VERSION},
+            "overrides": {"@hono/node-server": _PORTKEY_SERVER_VERSION},
+        }
+    )
+    if _is_outdated(home, package):
         if shutil.which("npm") is None:
             raise PeerMissing("npm is needed")
-        await _install(["npm", "install", "--silent", "--prefix", str(home), "@portkey-ai/gateway"])
+        shutil.rmtree(home)
+        home.mkdir()
+        (home / "package.json").write_text(package)
+        await _output_of(["npm", "install", "--silent", "--omit=dev", "--prefix", str(home)])
+        (home / _INSTALLED).write_text(package)
     port = free_port()
+    script = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
     command = ["node", str(script), f"--port={port}", "--headless"]
     headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": base_url}
+    version = f"{_PORTKEY_VERSION} on Node {await _output_of(['node', '--version'])}"
     async with _running(command, f"http://127.0.0.1:{port}/", dict(os.environ), 60) as pid:
-        yield Gateway(PORTKEY, port, "/v1/chat/completions", token="demo", headers=headers, pid=pid)
+        yield Gateway(PORTKEY, port, "/v1/chat/completions", token="demo", headers=headers, pid=pid, version=version)
 
 
 def _kept(name: str) -> Path:
@@ -99,7 +121,12 @@ def _kept(name: str) -> Path:
     return home / name
 
 
-async def _install(command: list[str]) -> None:
+def _is_outdated(home: Path, wanted: str) -> bool:
+    mark = home / _INSTALLED
+    return not mark.exists() or mark.read_text() != wanted
+
+
+async def _output_of(command: list[str]) -> str:
     try:
         done = await asyncio.to_thread(
             subprocess.run, command, capture_output=True, check=False, timeout=_INSTALL_SECONDS
@@ -109,6 +136,7 @@ async def _install(command: list[str]) -> None:
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines() or ["failed"]
         raise PeerMissing(f"{Path(command[0]).name}: {lines[-1]}")
+    return done.stdout.decode(errors="replace").strip()
 
 
 def _start(command: list[str], environment: dict[str, str], output: int | None) -> subprocess.Popen[bytes]:

@@ -24,6 +24,7 @@ from bench.table import Row, at_most
 
 _CONNECTIONS = 16
 _STREAMS_EACH = 4
+_ROUNDS = 3
 _CHUNKS = 50
 _CHUNK_MS = 10
 _WAITING = 1_000
@@ -40,6 +41,10 @@ class Streams:
     cpu_ms: float = 0.0
     """Of the gateway and its database, per stream."""
 
+    @property
+    def effort(self) -> tuple[float, float]:
+        return self.cpu_ms, self.p50(self.first_byte)
+
     def p50(self, of: Sequence[float]) -> float:
         return sorted(of)[len(of) // 2] * 1000
 
@@ -51,17 +56,25 @@ class PeerFailed(Exception):
 async def run(database: Database, data_dir: Path) -> list[Row]:
     async with (
         emulator("--chunk-ms", str(_CHUNK_MS)) as base_url,
-        opened(database, base_url, data_dir) as (gateways, missing),
+        opened(database, base_url, data_dir) as (gateways, notes),
     ):
+        failed: set[str] = set()
         measured: dict[str, Streams] = {}
-        for gateway in gateways:
+        for number, gateway in itertools.product(range(_ROUNDS + 1), gateways):
+            if gateway.name in failed:
+                continue
             try:
-                await _streams(gateway, each=1)
-                measured[gateway.name] = await _streams(gateway, each=_STREAMS_EACH)
+                streams = await _streams(gateway, each=_STREAMS_EACH)
             except PeerFailed as error:
-                missing.append(Row(f"streams: {error}", "", gateway.name))
+                failed.add(gateway.name)
+                measured.pop(gateway.name, None)
+                notes.append(Row(f"streams: {error}", "", gateway.name))
+                continue
+            # The first round warms up. Of the others the one with the least work: what it costs, undisturbed.
+            if number == 1 or (number > 1 and streams.effort < measured[gateway.name].effort):
+                measured[gateway.name] = streams
     await check_accounts(database)
-    return _rows(measured) + missing
+    return _rows(measured) + notes
 
 
 async def run_waiting(database: Database, data_dir: Path) -> list[Row]:

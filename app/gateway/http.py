@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
@@ -25,18 +25,21 @@ from app.errors import (
     TollgateError,
 )
 from app.gateway.calls import GatewayCalls
-from app.gateway.live import Admitted, LiveCall
+from app.gateway.live import LiveCall
 from app.gateway.models import find_model
 from app.gateway.options import GatewayOptions, read_options
 from app.money import print_decimal
 from app.prices.records import Usage
 from app.providers.adapter import ModelResponse
 from app.providers.dialect import Answered, ClientCall, Dialect, StreamWriter
+from app.providers.operations import Chunk
 from app.requests.preparation import Preparation
 from app.requests.records import AttemptResult, NewRequest, Outcome, SubmitRequest
 
 _log = structlog.get_logger(__name__)
 
+_UNWATCHED_SECONDS: Final = 0.02
+"""So long nobody looks whether the client is still there: many calls are over by then, and need no task for that."""
 _SSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -85,9 +88,9 @@ class GatewayEndpoint:
             await self._refuse(error, send)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told an id to ask the operator with
-            await self._refuse(_masked(error), send)
+            await self._refuse(masked(error), send)
             return
-        await _Exchange(self._dialect, self._calls, client_call, call, options).run(receive, send)
+        await _Exchange(self._dialect, self._calls, client_call, call, options, send).run(receive)
 
     def _prepare(self, client_call: ClientCall, options: GatewayOptions, identity: Identity) -> NewRequest:
         snapshot = self._snapshots.current
@@ -117,109 +120,141 @@ class GatewayEndpoint:
 
 
 class _Exchange:
-    """One call with its client: who may hang up at any time."""
+    """One call with its client, who may hang up at any time.
+
+    The request's own task waits for the end of the call and answers. What is streamed meanwhile is written by the task
+    of the call: no chunk waits for another task's turn, and a slow reader makes the provider's connection wait.
+    """
 
     def __init__(
-        self, dialect: Dialect, calls: GatewayCalls, client_call: ClientCall, call: LiveCall, options: GatewayOptions
+        self,
+        dialect: Dialect,
+        calls: GatewayCalls,
+        client_call: ClientCall,
+        call: LiveCall,
+        options: GatewayOptions,
+        send: Send,
     ) -> None:
         self._dialect = dialect
         self._calls = calls
         self._client_call = client_call
         self._call = call
         self._options = options
-        self._admission: Admitted | None = None
-        self._has_begun = False
-        self._writer: StreamWriter | None = None
+        self._send = send
         self._answered = Answered(call.row.id, client_call.model, datetime.now(UTC))
+        self._writer: StreamWriter | None = None
+        self._has_given_up = False
+        self._watches: list[asyncio.Task[None]] = []
+        self._has_begun = False
+        self._has_failed = False
+        if call.chunks is not None:
+            call.chunks.deliver_by(self._deliver)
 
-    async def run(self, receive: Receive, send: Send) -> None:
-        answering = asyncio.create_task(self._answer(send), name=f"answer {self._call.row.id}")
-        leaving = asyncio.create_task(_disconnected(receive))
+    async def run(self, receive: Receive) -> None:
+        call_later = asyncio.get_running_loop().call_later
+        timers = (
+            call_later(_UNWATCHED_SECONDS, self._watch, self._leave, receive),
+            call_later(self._options.wait_seconds, self._watch, self._give_up),
+        )
         try:
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                answering.cancel()
-                if not self._options.detaches:
-                    await self._calls.cancel(self._call)
-                elif self._call.chunks is not None:
-                    self._call.chunks.discard()
-            else:
-                answering.result()
+            await self._answer()
         finally:
-            leaving.cancel()
-            answering.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+            for timer in timers:
+                timer.cancel()
+            for watch in self._watches:
+                watch.cancel()
 
-    async def _answer(self, send: Send) -> None:
-        try:
-            self._admission = await self._admitted()
-            if self._call.chunks is None:
-                await self._answer_whole(self._admission, send)
-            else:
-                await self._answer_stream(self._admission, send)
-        except TollgateError as error:
-            await self._fail(error, send)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told an id to ask the operator with
-            await self._fail(_masked(error), send)
+    def _watch(self, watch: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        self._watches.append(asyncio.create_task(watch(*arguments)))
 
-    async def _fail(self, error: TollgateError, send: Send) -> None:
-        if self._call.chunks is not None:
-            # Nobody reads them any more, and the call must not wait for that.
-            self._call.chunks.discard()
-        if not self._has_begun:
-            await send_error(self._dialect, error, self._headers(self._admission), send)
-        elif self._writer is not None:
-            await send({"type": "http.response.body", "body": self._writer.fail(error)})
-
-    async def _admitted(self) -> Admitted | None:
-        """Waits for a permit. Raises RateLimited where none comes in time."""
-        waiting: set[asyncio.Future[Any]] = {self._call.admitted, self._call.ended}
-        await asyncio.wait(waiting, timeout=self._options.wait_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not self._call.written.is_set():
-            # However short the wait, what can start at once does.
-            await self._call.written.wait()
-        if self._call.admitted.done() and not self._call.admitted.cancelled():
-            return self._call.admitted.result()
-        if not self._call.ended.done():
+    async def _leave(self, receive: Receive) -> None:
+        """Stops the call when its client hangs up, or lets it go on without."""
+        await disconnected(receive)
+        if not self._options.detaches:
             await self._calls.cancel(self._call)
-            raise RateLimited(
-                f"no permit came free within {self._options.wait_seconds:g} s",
-                http_status=429,
-                retry_after_seconds=self._calls.retry_after_seconds(self._call.row.provider_id),
-            )
-        return None
+        elif self._call.chunks is not None:
+            self._call.chunks.discard()
 
-    async def _answer_whole(self, admitted: Admitted | None, send: Send) -> None:
-        result = self._finished(await self._call.ended)
+    async def _give_up(self) -> None:
+        """Refuses a call that found no permit in time."""
+        # However short the wait, what can start at once does.
+        await self._call.written.wait()
+        if self._call.admitted.done():
+            return
+        self._has_given_up = True
+        await self._calls.cancel(self._call)
+        if not self._call.ended.done():
+            self._call.ended.set_result(None)
+
+    async def _answer(self) -> None:
+        try:
+            result = await self._call.ended
+            if result is None and self._has_given_up:
+                raise await self._too_late()
+            result = self._finished(result)
+            if self._call.chunks is None:
+                await self._answer_whole(result)
+            elif not self._has_failed:
+                await self._end_stream(result)
+        except TollgateError as error:
+            await self._fail(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told an id to ask the operator with
+            await self._fail(masked(error))
+
+    async def _too_late(self) -> RateLimited:
+        return RateLimited(
+            f"no permit came free within {self._options.wait_seconds:g} s",
+            http_status=429,
+            retry_after_seconds=await self._calls.retry_after_seconds(self._call),
+        )
+
+    async def _answer_whole(self, result: AttemptResult) -> None:
         response, usage = _response(result)
         body, media_type = self._dialect.encode(self._client_call, response, usage, self._answered)
         headers = [
             (b"content-type", media_type.encode("latin-1")),
             (b"content-length", str(len(body)).encode("latin-1")),
-            *_raw(self._headers(admitted, result)),
+            *_raw(self._headers(result)),
         ]
         self._has_begun = True
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
-    async def _answer_stream(self, admitted: Admitted | None, send: Send) -> None:
-        assert self._call.chunks is not None
-        writer = self._writer = self._dialect.stream_writer(self._client_call, self._answered)
-        async for chunks in self._call.chunks.groups():
-            data = b"" if self._has_begun else await self._begin_stream(writer, admitted, send)
-            data += b"".join([writer.write(chunk) for chunk in chunks])
+    async def _deliver(self, chunks: Sequence[Chunk]) -> None:
+        """Writes what the call has streamed; waits where the client does not read."""
+        try:
+            data = b"" if self._writer is not None else await self._begin_stream()
+            assert self._writer is not None
+            data += b"".join([self._writer.write(chunk) for chunk in chunks])
             if data:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        result = self._finished(await self._call.ended)
-        data = b"" if self._has_begun else await self._begin_stream(writer, admitted, send)
-        data += writer.end(_response(result)[1])
-        await send({"type": "http.response.body", "body": data})
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except Exception as error:  # noqa: BLE001 - a defect in the writing is not the call's, which goes on
+            await self._fail(masked(error))
 
-    async def _begin_stream(self, writer: StreamWriter, admitted: Admitted | None, send: Send) -> bytes:
+    async def _end_stream(self, result: AttemptResult) -> None:
+        data = b"" if self._writer is not None else await self._begin_stream()
+        assert self._writer is not None
+        data += _cost_comment(result) + self._writer.end(_response(result)[1])
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def _begin_stream(self) -> bytes:
+        self._writer = self._dialect.stream_writer(self._client_call, self._answered)
         self._has_begun = True
-        headers = [*_SSE_HEADERS, *_raw(self._headers(admitted))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        return writer.start()
+        headers = [*_SSE_HEADERS, *_raw(self._headers())]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        return self._writer.start()
+
+    async def _fail(self, error: TollgateError) -> None:
+        if self._call.chunks is not None:
+            # Nobody reads them any more, and the call must not wait for that.
+            self._call.chunks.discard()
+        if self._has_failed:
+            return
+        self._has_failed = True
+        if not self._has_begun:
+            await send_error(self._dialect, error, self._headers(), self._send)
+        elif self._writer is not None:
+            await self._send({"type": "http.response.body", "body": self._writer.fail(error)})
 
     def _finished(self, result: AttemptResult | None) -> AttemptResult:
         """Raises what the call failed with."""
@@ -231,16 +266,16 @@ class _Exchange:
             raise _with_message(result.cause, message)
         return result
 
-    def _headers(self, admitted: Admitted | None, result: AttemptResult | None = None) -> dict[str, str]:
+    def _headers(self, result: AttemptResult | None = None) -> dict[str, str]:
         request_id = self._call.row.id
         # As the SDKs of Tollgate's own clients, of OpenAI and of Anthropic look for it.
         headers = {"x-tollgate-request-id": request_id, "x-request-id": request_id, "request-id": request_id}
-        if admitted is not None:
+        if self._call.admitted.done() and not self._call.admitted.cancelled():
+            admitted = self._call.admitted.result()
             headers["x-tollgate-wait-ms"] = f"{admitted.wait_seconds * 1000:.1f}"
             headers["x-tollgate-permits-left"] = str(admitted.permits_left)
-        if result is not None and result.cost is not None and result.cost.total is not None:
-            headers["x-tollgate-cost"] = print_decimal(result.cost.total)
-            headers["x-tollgate-currency"] = result.cost.currency
+        if result is not None and (cost := _cost(result)) is not None:
+            headers["x-tollgate-cost"], headers["x-tollgate-currency"] = cost
         return headers
 
 
@@ -250,7 +285,7 @@ def _with_message(error: TollgateError, message: str) -> TollgateError:
     return error
 
 
-def _masked(cause: Exception) -> TollgateError:
+def masked(cause: Exception) -> TollgateError:
     return TollgateError(mask(cause)["message"])
 
 
@@ -266,7 +301,20 @@ def _response(result: AttemptResult) -> tuple[ModelResponse, Usage]:
     return response, result.usage
 
 
-async def _disconnected(receive: Receive) -> None:
+def _cost(result: AttemptResult) -> tuple[str, str] | None:
+    """The amount and its currency; None where a price is not known."""
+    if result.cost is None or result.cost.total is None:
+        return None
+    return print_decimal(result.cost.total), result.cost.currency
+
+
+def _cost_comment(result: AttemptResult) -> bytes:
+    """The cost of a stream is known after its headers are sent. SSE has comments, which clients pass over."""
+    cost = _cost(result)
+    return b"" if cost is None else f": x-tollgate-cost {cost[0]} {cost[1]}\n\n".encode("latin-1")
+
+
+async def disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

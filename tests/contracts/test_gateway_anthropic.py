@@ -179,10 +179,11 @@ def test_an_error_of_the_provider_is_the_sdks_own(
     assert caught.value.request_id == caught.value.response.headers["x-tollgate-request-id"]
 
 
+@pytest.mark.parametrize("fault", ["disconnect_midway", "error_midway"])
 @pytest.mark.parametrize("model", CHAT_MODELS)
-def test_an_error_in_the_stream_is_raised_while_it_is_read(client: Anthropic, model: str) -> None:
+def test_an_error_in_the_stream_is_raised_while_it_is_read(client: Anthropic, model: str, fault: str) -> None:
     # What has come is delivered, so the call is not tried again.
-    text = told(reply="One two three four five six.", fault="disconnect_midway", chunk_tokens=1)
+    text = told(reply="One two three four five six.", fault=fault, chunk_ms=10)
     texts = []
     with (
         pytest.raises(anthropic.APIStatusError),

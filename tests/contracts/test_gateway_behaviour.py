@@ -247,6 +247,37 @@ async def test_a_slow_reader_does_not_hold_others(gateway: GatewayServer) -> Non
         await idle(gateway)
 
 
+async def test_a_client_that_does_not_read_and_leaves_holds_its_call_no_longer(gateway: GatewayServer) -> None:
+    huge = told(output_tokens=60_000, chunk_tokens=1)
+    headers = {"x-tollgate-on-disconnect": "detach"}
+    async with gateway.http(headers=headers) as http:
+        async with http.stream("POST", CHAT, json=body(text=huge, stream=True)) as slow:
+            request_id = slow.headers["x-tollgate-request-id"]
+            # So long the provider has more to send than the connections hold.
+            assert (await row_of(gateway, request_id))["status"] == "PROCESSING"
+        await idle(gateway)
+        row = await row_of(gateway, request_id)
+    assert (row["status"], row["output_tokens"], row["usage_estimated"]) == ("COMPLETED", 60_000, False)
+
+
+@pytest.mark.parametrize(("model", "last"), [("oai:chat-1", "data: [DONE]"), ("ant:chat-1", "event: message_stop")])
+async def test_a_stream_tells_its_cost_in_a_comment_just_before_its_end(
+    gateway: GatewayServer, model: str, last: str
+) -> None:
+    path = CHAT if model.startswith("oai") else "/v1/messages"
+    async with gateway.http() as http:
+        answer = await http.post(path, json=body(model, told(reply="Hi."), stream=True, max_tokens=100))
+    cost = (await row_of(gateway, answer.headers["x-tollgate-request-id"]))["cost_total"]
+    blocks = answer.text.rstrip().split("\n\n")
+    (at,) = [index for index, block in enumerate(blocks) if block.startswith(":")]
+    name, amount, currency = blocks[at].removeprefix(": ").split()
+    assert (name, Decimal(amount), currency) == ("x-tollgate-cost", cost, "USD")
+    assert cost > 0
+    assert blocks[-1].startswith(last)
+    assert any('"Hi' in block for block in blocks[:at])
+    assert not any('"Hi' in block for block in blocks[at:])
+
+
 @pytest.mark.parametrize("size", [300_000, 30_000_000])
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
 async def test_a_huge_body_is_refused_in_the_clients_dialect(gateway: GatewayServer, path: str, size: int) -> None:

@@ -14,10 +14,12 @@ import openai
 from app.db.pool import Database
 from app.gateway.options import KNOWN_OPTIONS
 from app.gateway.routes import DIALECTS
+from app.gateway.videos import PATH as VIDEOS
 from seed import service as seed
 from tests.contracts.markdown import REPOSITORY, blocks_of
 from tests.emulator import Emulator
 from tests.tollgate_process import environment, free_port, tollgate
+from tests.worker_process import WorkerProcess
 
 GUIDE = "docs/gateway.md"
 
@@ -28,7 +30,10 @@ async def test_the_guide_can_be_pasted(
     await seed.seed_reference(database)
     data_dir, port = tmp_path / ".tollgate", free_port()
     variables = {"DATABASE_URL": database_dsn, "TOLLGATE_EMULATOR_URL": emulator.base_url}
-    with tollgate("serve", data_dir=data_dir, TOLLGATE_PORT=str(port), **variables) as process:
+    with (
+        tollgate("serve", data_dir=data_dir, TOLLGATE_PORT=str(port), **variables) as process,
+        WorkerProcess(database_dsn, **variables),
+    ):
         await asyncio.to_thread(process.wait_for, "Tollgate serves at ")
         token = (data_dir / "admin-token").read_text().strip()
         commands = [(block.line, ["bash", "-euc"], block.text) for block in blocks_of(GUIDE, "sh")]
@@ -44,13 +49,18 @@ async def test_the_guide_can_be_pasted(
                 timeout=60,
             )
             assert ran.returncode == 0, f"line {line}: {ran.stdout}{ran.stderr}"
-            assert "Hello from the emulator." in ran.stdout, f"line {line}: {ran.stdout}{ran.stderr}"
+            expected = "completed 4" if "videos" in text else "Hello from the emulator."
+            assert expected in ran.stdout, f"line {line}: {ran.stdout}{ran.stderr}"
     assert re.search(r"^\w{20,} 0\.0+\d+ USD$", ran.stdout, re.MULTILINE)
 
 
 def test_the_guide_names_every_path_and_option() -> None:
     text = (REPOSITORY / GUIDE).read_text()
-    assert set(re.findall(r"^\| `POST ([\w/]+)`", text, re.MULTILINE)) == {*DIALECTS, "/v1/messages/count_tokens"}
+    assert set(re.findall(r"^\| `POST ([\w/]+)`", text, re.MULTILINE)) == {
+        *DIALECTS,
+        "/v1/messages/count_tokens",
+        VIDEOS,
+    }
     options = text.partition("## What a call may say")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `x-tollgate-([\w-]+)`", options, re.MULTILINE)) == set(KNOWN_OPTIONS)
 

@@ -306,16 +306,22 @@ def test_a_failure_that_does_not_pass_is_told_in_the_end(
         assert caught.value.response.headers["retry-after"] == "4000"
 
 
+@pytest.mark.parametrize("fault", ["disconnect_midway", "error_midway"])
 @pytest.mark.parametrize("model", CHAT_MODELS)
-def test_an_error_in_the_stream_is_raised_while_it_is_read(client: OpenAI, model: str) -> None:
-    # What has come is delivered, so the call is not tried again.
-    text = told(reply="One two three four five six.", fault="disconnect_midway", chunk_tokens=1)
+def test_an_error_in_the_stream_is_raised_while_it_is_read(
+    gateway: GatewayServer, client: OpenAI, model: str, fault: str
+) -> None:
+    text = told(reply="One two three four five six.", fault=fault, chunk_ms=10)
     stream = client.chat.completions.create(model=model, messages=user(text), stream=True)
     texts = []
     with pytest.raises(openai.APIError):
         for chunk in stream:
             texts += [choice.delta.content for choice in chunk.choices]
     assert any(texts)
+    # What had come is delivered, so the call is not tried again.
+    request_id = stream.response.headers["x-tollgate-request-id"]
+    (row,) = gateway.rows("SELECT status, attempt_count FROM model_requests WHERE id = $1", request_id)
+    assert (row["status"], row["attempt_count"]) == ("FAILED", 1)
 
 
 # --- what is written down ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests.catalog_rows import insert_model
 from tests.emulator import Emulator
 from tests.gateway_server import told
 from tests.serving import Api, serve_api
+
+SUBMIT = """
+    mutation { submitRequest(input: {model: "acme:chat-1", messages: [{role: USER, content: "Hello"}]}) { __typename } }
+"""
 
 
 @pytest.fixture
@@ -74,3 +79,30 @@ async def test_who_waited_in_vain_is_told_when_the_window_has_a_place_again(
     assert late.status_code == 429
     # The window of a minute, and the time that a call may take to arrive.
     assert 50 <= int(late.headers["retry-after"]) <= 61
+
+
+async def test_those_who_wait_ahead_are_counted_in_what_is_told(
+    database: Database, database_dsn: str, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "secret-key-of-acme")
+    async with database.transaction() as connection:
+        await insert_model(connection, base_url=emulator.url("acme"), requests_per_minute=1)
+    async with serve_api(database_dsn, tmp_path) as api:
+        assert (await call(api, "acme", "Hello")).status_code == 200
+        for _ in range(2):
+            await api.data(SUBMIT)
+        late = await call(api, "acme", "Hello", **{"x-tollgate-wait-seconds": "0.1"})
+    assert 170 <= int(late.headers["retry-after"]) <= 182
+
+
+async def test_what_came_in_one_piece_with_an_error_is_not_delivered_and_the_call_is_tried_again(
+    narrow_api: Api, emulator: Emulator
+) -> None:
+    text = told(fault="error_midway", errors_first=1, reply="One two three four five six.")
+    body = {"model": "acme:chat-1", "messages": [{"role": "user", "content": text}], "stream": True}
+    async with asyncio.timeout(10):
+        answer = await narrow_api.http.post("/v1/chat/completions", json=body)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    texts = [choice["delta"].get("content") or "" for event in events for choice in event["choices"]]
+    assert "".join(texts) == "One two three four five six."
+    assert emulator.record("acme")["arrivals"] == 2

@@ -3,56 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from app.gateway.stream import ChunkStream
-from app.providers.operations import TextDelta
+from app.providers.operations import Chunk, TextDelta
 
 
-async def drained(stream: ChunkStream) -> list[str]:
-    return [chunk.text async for group in stream.groups() for chunk in group if isinstance(chunk, TextDelta)]
+class Client:
+    """Reads only while it is `reading`."""
+
+    def __init__(self) -> None:
+        self.reading = asyncio.Event()
+        self.texts: list[str] = []
+
+    async def deliver(self, chunks: Sequence[Chunk]) -> None:
+        await self.reading.wait()
+        self.texts += [chunk.text for chunk in chunks if isinstance(chunk, TextDelta)]
 
 
-async def test_a_reader_gets_what_comes_in_order_until_the_end() -> None:
-    stream = ChunkStream()
-    reading = asyncio.create_task(drained(stream))
+async def test_a_client_gets_what_comes_in_order() -> None:
+    stream, client = ChunkStream(), Client()
+    stream.deliver_by(client.deliver)
+    client.reading.set()
+    assert not stream.has_delivered
     for number in range(200):
         await stream.put([TextDelta(str(number))])
-    stream.close()
-    assert await reading == [str(number) for number in range(200)]
+    assert client.texts == [str(number) for number in range(200)]
     assert stream.has_delivered
 
 
-async def fill(stream: ChunkStream) -> asyncio.Task[None]:
-    """Puts until the writer waits for the reader; answers the put that waits."""
-    while True:
-        putting = asyncio.create_task(stream.put([TextDelta("x")]))
-        done, _ = await asyncio.wait({putting}, timeout=0.05)
-        if not done:
-            return putting
-
-
-async def test_a_writer_waits_for_a_reader_that_is_far_behind() -> None:
-    stream = ChunkStream()
-    putting = await fill(stream)
-    reading = asyncio.create_task(drained(stream))
+async def test_the_call_waits_for_a_client_that_does_not_read() -> None:
+    stream, client = ChunkStream(), Client()
+    stream.deliver_by(client.deliver)
+    putting = asyncio.create_task(stream.put([TextDelta("x")]))
+    done, _ = await asyncio.wait({putting}, timeout=0.05)
+    assert not done
+    client.reading.set()
     await putting
-    stream.close()
-    assert len(await reading) > 1
+    assert client.texts == ["x"]
 
 
-async def test_a_writer_does_not_wait_for_a_reader_that_has_gone() -> None:
-    stream = ChunkStream()
-    putting = await fill(stream)
+async def test_the_call_does_not_wait_for_a_client_that_has_gone() -> None:
+    stream, client = ChunkStream(), Client()
+    stream.deliver_by(client.deliver)
     stream.discard()
-    await putting
-    for _ in range(1000):
-        await stream.put([TextDelta("x")])
-    stream.close()
-    assert await drained(stream) == []
-
-
-async def test_what_was_there_at_the_end_can_still_be_read() -> None:
-    stream = ChunkStream()
-    await stream.put([TextDelta("last")])
-    stream.close()
-    assert await drained(stream) == ["last"]
+    await stream.put([TextDelta("x")])
+    assert client.texts == []
+    assert stream.has_delivered

@@ -342,6 +342,9 @@ async def test_a_page_holds_what_its_filter_lets_through(requests: Requests) -> 
     assert await ids(status=ModelRequestStatus.CANCELLED) == {first}
     assert await ids(status=ModelRequestStatus.PENDING, provider_id=requests.row.provider_id) == {second}
     assert await ids(provider_id="other") == set()
+    assert await ids(ids=[second, "none"]) == {second}
+    assert await ids(ids=[]) == set()
+    assert await ids(ids=[first, second], status=ModelRequestStatus.PENDING) == {second}
     assert await ids(model_id=requests.row.model_id) == {first, second}
     assert await ids(created_after=now + timedelta(minutes=1)) == set()
     assert await ids(created_before=now + timedelta(minutes=1)) == {first, second}
@@ -352,6 +355,7 @@ async def test_a_filter_or_cursor_that_no_database_can_hold_is_refused(requests:
     for where, field in (
         (RequestFilter(provider_id=text), "filter.providerId"),
         (RequestFilter(model_id=text), "filter.modelId"),
+        (RequestFilter(ids=["none", text]), "filter.ids"),
     ):
         with pytest.raises(ValidationError, match=field):
             await requests.service.page(where, workspace_id="default", first=1)

@@ -135,15 +135,11 @@ class Calls:
             self._calls.pop((attempt.claim.request_id, attempt.claim.lease_id), None)
             when_ended(result, status)
         if self._observer is not None:
-            self._observer.attempt_ended(
-                observation_of(
-                    attempt,
-                    result,
-                    is_streamed=sink is not None,
-                    called_at=called_at,
-                    ended_at=time.monotonic(),
-                )
+            observation = observation_of(
+                attempt, result, is_streamed=sink is not None, called_at=called_at, ended_at=time.monotonic()
             )
+            # After who was told has had its turn: nobody waits for what is observed.
+            asyncio.get_running_loop().call_soon(self._observer.attempt_ended, observation)
 
     def _end(self, key: tuple[str, str], claim: ClaimedRequest, task: asyncio.Task[None]) -> None:
         self._leases.release(claim)

@@ -75,7 +75,7 @@ class Finisher:
         is_repeated = False
         while True:
             try:
-                statuses = await self._write([result for result, _ in group], is_repeated=is_repeated)
+                await self._write(group, is_repeated=is_repeated)
             except Exception as error:  # noqa: BLE001 - no result, whatever is in it, may end the writer of all others
                 if isinstance(error, DATABASE_TROUBLE) and not isinstance(error, _REFUSAL):
                     _log.warning("finish_failed", requests=len(group), error=str(error), retry_seconds=delay)
@@ -98,12 +98,10 @@ class Finisher:
                     return
                 group = [(strip(result, error), future)]
             else:
-                for result, future in group:
-                    if not future.done():
-                        future.set_result(statuses.get(result.request_id))
                 return
 
-    async def _write(self, results: Sequence[AttemptResult], *, is_repeated: bool) -> dict[str, ModelRequestStatus]:
+    async def _write(self, group: Sequence[_Waiting], *, is_repeated: bool) -> None:
+        results = [result for result, _ in group]
         # One statement is a transaction, in one round trip.
         async with self._database.connection() as connection:
             statuses = await repository.finish_requests(connection, results, expectation=self._clock.expectation())
@@ -111,7 +109,10 @@ class Finisher:
                 # The first time may have been done, and only its answer lost.
                 missing = [result for result in results if result.request_id not in statuses]
                 statuses |= await repository.finished_before(connection, missing)
-            return statuses
+            # Told before the connection is given back, which takes turns of the event loop.
+            for result, future in group:
+                if not future.done():
+                    future.set_result(statuses.get(result.request_id))
 
 
 def _without_answer(result: AttemptResult, error: Exception) -> AttemptResult:

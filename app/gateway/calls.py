@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -209,6 +209,7 @@ class GatewayCalls:
         claimed_at = time.monotonic()
         # Each provider's claim may take as much.
         capacity = max(0, self._capacity()) // len({call.row.provider_id for call in group})
+        claims: dict[str, Claim] | None = None
         try:
             async with self._database.connection() as connection:
                 claims = await repository.submit_and_claim(
@@ -219,9 +220,21 @@ class GatewayCalls:
                     lease_seconds=self._lease_seconds,
                     expectation=self._clock.expectation(),
                 )
+                # Started before the connection is given back, which takes turns of the event loop.
+                self._submitted(group, claims, claimed_at, capacity)
         except Exception as error:  # noqa: BLE001 - no call, whatever is in it, may end the submission of all others
-            await self._not_submitted(group, error)
-            return
+            if claims is None:
+                await self._not_submitted(group, error)
+                return
+            _log.exception("submission_crashed", calls=len(group))
+        for call in group:
+            if call.is_cancelled and call.running is None and not call.ended.done():
+                # Its client left while it was being written.
+                await self.cancel(call)
+
+    def _submitted(
+        self, group: Sequence[LiveCall], claims: Mapping[str, Claim], claimed_at: float, capacity: int
+    ) -> None:
         for call in group:
             call.written.set()
             if call.row.id in self._live:
@@ -234,10 +247,6 @@ class GatewayCalls:
                 self._claims.wake(provider_id)
         if self._queued:
             self._claims.look_again()
-        for call in group:
-            if call.is_cancelled and call.running is None and not call.ended.done():
-                # Its client left while it was being written.
-                await self.cancel(call)
 
     async def _not_submitted(self, group: list[LiveCall], error: Exception) -> None:
         if isinstance(error, DATABASE_TROUBLE) and not isinstance(error, _REFUSAL):

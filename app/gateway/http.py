@@ -188,10 +188,7 @@ class _Exchange:
 
     async def _answer(self) -> None:
         try:
-            result = await self._call.ended
-            if result is None and self._has_given_up:
-                raise await self._too_late()
-            result = self._finished(result)
+            result = await self._end_of_call()
             if self._call.chunks is None:
                 await self._answer_whole(result)
             elif not self._has_failed:
@@ -201,8 +198,15 @@ class _Exchange:
         except Exception as error:  # noqa: BLE001 - whatever it is, the client is told an id to ask the operator with
             await self._fail(masked(error))
 
-    async def _too_late(self) -> RateLimited:
-        return RateLimited(
+    async def _end_of_call(self) -> AttemptResult:
+        """Raises what the call failed with."""
+        try:
+            return self._finished(await self._call.ended)
+        except TollgateError:
+            if not self._has_given_up:
+                raise
+        # However its cancellation came to be known.
+        raise RateLimited(
             f"no permit came free within {self._options.wait_seconds:g} s",
             http_status=429,
             retry_after_seconds=await self._calls.retry_after_seconds(self._call),

@@ -365,7 +365,8 @@ def _conditions(workspace_id: str, where: RequestFilter) -> tuple[list[str], lis
 async def attempts_of(connection: Connection, request_ids: Sequence[str]) -> Mapping[str, list[RequestAttempt]]:
     """The attempts of each request, in order."""
     rows = await connection.fetch(
-        f"SELECT {REQUEST_ATTEMPT_COLUMNS} FROM request_attempts WHERE request_id = ANY ($1) ORDER BY number, started_at",
+        f"SELECT {REQUEST_ATTEMPT_COLUMNS} FROM request_attempts WHERE request_id = ANY ($1) "
+        "ORDER BY number, started_at",
         list(request_ids),
     )
     grouped: dict[str, list[RequestAttempt]] = {}

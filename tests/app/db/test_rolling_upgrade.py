@@ -106,9 +106,7 @@ class OldProcess:
             {"request_id": row["request_id"], "lease_id": row["lease_id"], "outcome": "COMPLETED", "settled_tokens": 3}
             for row in held
         ]
-        rows = await self.connection.fetch(
-            "SELECT * FROM finish_requests($1, $2)", json.dumps(results).encode(), b"[]"
-        )
+        rows = await self.connection.fetch("SELECT * FROM finish_requests($1, $2)", json.dumps(results).encode(), b"[]")
         return {row["request_id"]: row["status"] for row in rows}
 
     async def work(self) -> list[Record]:

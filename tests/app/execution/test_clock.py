@@ -18,7 +18,9 @@ from tests.catalog_rows import insert_model
 
 HOUR = timedelta(hours=1)
 SECOND = 1_000_000
-WAITS = """SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"""
+WAITS = (
+    """SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"""
+)
 
 
 @pytest.fixture
@@ -227,11 +229,15 @@ async def test_a_process_that_lives_is_not_taken_for_gone_where_the_clock_is_set
     assert await _behind(connection) == 0
     await queue.claim()
     assert await connection.fetchval("SELECT status FROM model_requests") == "PENDING"
-    left = await connection.fetchval("SELECT extract(epoch FROM expires_at - steady_now())::float8 FROM owner_processes")
+    left = await connection.fetchval(
+        "SELECT extract(epoch FROM expires_at - steady_now())::float8 FROM owner_processes"
+    )
     assert left == pytest.approx(30, abs=5)
 
 
-async def test_a_new_machine_waits_for_the_claims_that_are_under_way(connection: Connection, database: Database) -> None:
+async def test_a_new_machine_waits_for_the_claims_that_are_under_way(
+    connection: Connection, database: Database
+) -> None:
     """Their starts may be in a window that it would else not see."""
     queue = await Queue.create(connection, at=None)
     await _set_forward(connection, 3600)
@@ -273,7 +279,9 @@ async def test_a_provider_made_before_a_step_is_noticed_is_not_held_up_by_it(con
     await queue.submit()
     await connection.execute("UPDATE steady_clock SET behind_microseconds = 0")
     assert len((await queue.claim()).requests) == 1
-    ahead = await connection.fetchval("SELECT extract(epoch FROM started_at - steady_now())::float8 FROM provider_starts")
+    ahead = await connection.fetchval(
+        "SELECT extract(epoch FROM started_at - steady_now())::float8 FROM provider_starts"
+    )
     assert ahead == pytest.approx(0, abs=5)
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.db.ids import new_id
-from app.db.pool import Connection
+from app.db.pool import Connection, Database
 from app.limits import repository as limits
 from app.limits.records import Claim
+from app.limits.replay import LimitSetting, replay
 from app.requests import repository as requests
-from app.requests.records import ModelOperation, NewRequest
+from app.requests.records import AttemptResult, ModelOperation, NewRequest, Outcome
 from tests.app.limits.queue import HELLO, LEASE_SECONDS, START, after
 from tests.catalog_rows import CatalogRow, insert_model
 
@@ -73,9 +74,9 @@ _PROVIDERS = st.builds(
     tokens=st.sampled_from([None, None, 300, 1000]),
     is_enabled=st.sampled_from([True, True, True, False]),
     circuit_until=st.sampled_from([None, None, None, after(20), after(-1)]),
-    past_starts=_tuples(st.tuples(st.sampled_from([70.0, 60.7, 60.5, 1.0, 0.0]), st.sampled_from([0, 100])), most=3).map(
-        lambda starts: tuple(sorted(starts, reverse=True))
-    ),
+    past_starts=_tuples(
+        st.tuples(st.sampled_from([70.0, 60.7, 60.5, 1.0, 0.0]), st.sampled_from([0, 100])), most=3
+    ).map(lambda starts: tuple(sorted(starts, reverse=True))),
 )
 _ROWS = st.builds(
     Row,
@@ -99,6 +100,30 @@ _SCENES = st.builds(
     new=_tuples(_ROWS, least=1, most=6),
     capacity=st.integers(0, 6),
 )
+
+
+def _request(row: CatalogRow, *, tokens: int) -> NewRequest:
+    return NewRequest(
+        id=new_id(),
+        workspace_id="default",
+        provider_id=row.provider_id,
+        model_id=row.model_id,
+        model_ref=row.ref,
+        operation=ModelOperation.CHAT,
+        priority=0,
+        idempotency_key=None,
+        request_digest=None,
+        deadline=None,
+        owner_id=None,
+        is_streamed=False,
+        fallbacks="",
+        payload=HELLO,
+        parameters={"temperature": 0},
+        metadata={"a": "b"},
+        reserved_tokens=tokens,
+        max_attempts=3,
+        created_by="token",
+    )
 
 
 class Stage:
@@ -187,27 +212,11 @@ class Stage:
         )
 
     def _request(self, row: Row, owner: str | None) -> NewRequest:
-        catalog = self.rows[row.provider]
-        return NewRequest(
-            id=new_id(),
-            workspace_id="default",
-            provider_id=catalog.provider_id,
-            model_id=catalog.model_id,
-            model_ref=catalog.ref,
-            operation=ModelOperation.CHAT,
+        return _request(self.rows[row.provider], tokens=row.tokens)._replace(
             priority=row.priority,
-            idempotency_key=None,
-            request_digest=None,
             deadline=row.deadline,
             owner_id=owner,
-            is_streamed=False,
             fallbacks="" if row.fallback is None else self.rows[row.fallback].model_id,
-            payload=HELLO,
-            parameters={"temperature": 0},
-            metadata={"a": "b"},
-            reserved_tokens=row.tokens,
-            max_attempts=3,
-            created_by="token",
         )
 
     async def submit_and_claim(self) -> dict[str, Claim]:
@@ -236,8 +245,7 @@ class Stage:
     async def told(self, claims: dict[str, Claim]) -> dict[str, Any]:
         """What came of it, but for what is drawn at random or read from the server's clock."""
         tables = {
-            "requests": "SELECT to_jsonb(r) - 'lease_id' - 'sequence' || jsonb_build_object('is_held', lease_id IS NOT NULL)"
-            " FROM model_requests r ORDER BY id",
+            "requests": "SELECT to_jsonb(r) - 'lease_id' - 'sequence' FROM model_requests r ORDER BY id",
             "age": "SELECT id FROM model_requests ORDER BY provider_id, sequence",
             "starts": "SELECT to_jsonb(s) - 'lease_id' FROM provider_starts s ORDER BY provider_id, sequence",
             "leases": "SELECT r.id FROM model_requests r JOIN provider_starts s ON s.provider_id = r.provider_id"
@@ -256,13 +264,9 @@ class Stage:
                 [(one.payload, one.parameters, one.is_streamed, one.model_id, one.workspace_id) for one in admitted],
                 claim.permits_left,
                 claim.catalog_revision,
-                claim.wait_seconds is None or round(claim.wait_seconds - (START - _now()).total_seconds()),
+                claim.wait_seconds is None or round(claim.wait_seconds - (START - datetime.now(UTC)).total_seconds()),
             ]
         return told
-
-
-def _now() -> datetime:
-    return datetime.now(START.tzinfo)
 
 
 @settings(
@@ -270,25 +274,74 @@ def _now() -> datetime:
 )
 @given(scene=_SCENES)
 async def test_one_statement_does_what_a_submission_and_a_claim_do(connection: Connection, scene: Scene) -> None:
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
+    async with _undone(connection):
         stage = Stage(connection, scene)
         await stage.set_up()
         async with _undone(connection):
             expected = await stage.told(await stage.submit_then_claim())
         async with _undone(connection):
             assert await stage.told(await stage.submit_and_claim()) == expected
+
+
+@asynccontextmanager
+async def _undone(connection: Connection) -> AsyncIterator[None]:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
     finally:
         await transaction.rollback()
 
 
-class _undone:  # noqa: N801 - reads as a statement
-    def __init__(self, connection: Connection) -> None:
-        self._transaction = connection.transaction()
+async def test_eight_submitters_at_once_never_exceed_a_limit(database: Database) -> None:
+    async with database.connection() as connection:
+        row = await insert_model(connection, max_parallel=5, tokens_per_minute=4000)
+        for number in range(8):
+            await requests.keep_owner(connection, f"owner-{number}", seconds=60)
+    finished: set[str] = set()
 
-    async def __aenter__(self) -> None:
-        await self._transaction.start()
+    async def work(owner_id: str) -> None:
+        async with database.connection() as connection:
+            for _ in range(10):
+                new = _request(row, tokens=100)
+                claims = await requests.submit_and_claim(
+                    connection, [new], owner_id=owner_id, capacity=2, lease_seconds=60
+                )
+                claim: Claim | None = claims[row.provider_id]
+                # What was submitted before may start with it, or later.
+                while claim is not None:
+                    results = [
+                        AttemptResult(
+                            request_id=one.request_id,
+                            lease_id=one.lease_id,
+                            outcome=Outcome.COMPLETED,
+                            settled_tokens=50,
+                        )
+                        for one in claim.requests
+                    ]
+                    finished.update(await requests.finish_requests(connection, results))
+                    if new.id in finished:
+                        break
+                    claim = await limits.claim_requests(
+                        connection, row.provider_id, worker_id=owner_id, capacity=2, lease_seconds=60, owner_id=owner_id
+                    )
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._transaction.rollback()
+    await asyncio.gather(*(work(f"owner-{number}") for number in range(8)))
+    async with database.connection() as connection:
+        starts = await limits.read_starts(connection, row.provider_id)
+        window_tokens = await connection.fetchval("SELECT window_tokens FROM limit_states")
+    assert [start.sequence for start in starts] == list(range(1, 81))
+    assert sorted(start.request_id for start in starts) == sorted(finished)
+    assert window_tokens == 80 * 50
+    setting = LimitSetting(START - timedelta(days=2), 5, 6000, 4000)
+    assert replay(starts, [setting], window=timedelta(seconds=60)) == []
+
+
+async def test_a_process_whose_row_ran_out_starts_what_it_submits(connection: Connection) -> None:
+    """It lives, as its submission shows; what it left waiting before ends, since its clients may have been told so."""
+    row = await insert_model(connection)
+    before = _request(row, tokens=10)._replace(owner_id=GONE)
+    await requests.insert_requests(connection, [before])
+    new = _request(row, tokens=10)
+    claims = await requests.submit_and_claim(connection, [new], owner_id=GONE, capacity=5, lease_seconds=60)
+    assert [one.request_id for one in claims[row.provider_id].requests] == [new.id]

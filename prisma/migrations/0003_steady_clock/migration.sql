@@ -262,11 +262,12 @@ BEGIN
   v_wall := v_now + v_behind;
   v_span := (v_state.window_milliseconds + v_state.delivery_milliseconds) * interval '1 millisecond';
 
-  -- Leases that ran out, requests that waited past their deadline, and those whose clients waited at a process that is gone.
+  -- Leases that ran out, requests that waited past their deadline, and those whose clients waited at a process that is
+  -- gone, which the one that asks is not.
   SELECT EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PROCESSING' AND lease_expires_at <= v_sure),
          EXISTS (SELECT FROM model_requests WHERE provider_id = p_provider_id AND status = 'PENDING' AND deadline <= v_wall),
          EXISTS (SELECT FROM model_requests r WHERE provider_id = p_provider_id AND status = 'PENDING' AND owner_id IS NOT NULL
-                    AND NOT EXISTS (SELECT FROM owner_processes o WHERE o.id = r.owner_id AND o.expires_at > v_sure))
+                    AND owner_id IS DISTINCT FROM p_owner_id AND NOT EXISTS (SELECT FROM owner_processes o WHERE o.id = r.owner_id AND o.expires_at > v_sure))
     INTO v_has_expired, v_has_overdue, v_has_abandoned;
   IF v_has_expired THEN
     v_changed := rescue_requests(p_provider_id, v_sure, v_wall);
@@ -359,7 +360,7 @@ BEGIN
          SET status = 'FAILED', finished_at = greatest(v_wall, started_at, created_at),
              error = jsonb_build_object('code', 'LEASE_LOST', 'message', 'the process that its client waited at is gone', 'retryable', false)
        WHERE provider_id = p_provider_id AND status = 'PENDING' AND owner_id IS NOT NULL
-         AND NOT EXISTS (SELECT FROM owner_processes o WHERE o.id = r.owner_id AND o.expires_at > v_sure)
+         AND owner_id IS DISTINCT FROM p_owner_id AND NOT EXISTS (SELECT FROM owner_processes o WHERE o.id = r.owner_id AND o.expires_at > v_sure)
       RETURNING id
     )
     SELECT v_expired || array_agg(id) INTO v_expired FROM abandoned;

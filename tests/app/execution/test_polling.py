@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.errors import AuthenticationFailed, InvalidRequest, ProviderUnavailable
-from app.execution import steps
+from app.execution import polling, steps
 from app.execution.attempt import Attempt, Progress, Timeouts
 from app.providers.adapter import ModelCall
 from app.providers.operations import VideoOutput, VideoRequest
@@ -22,8 +22,8 @@ from tests.emulator import Emulator
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "FIRST_POLL_SECONDS", 0.0)
-    monkeypatch.setattr(steps, "FAILED_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(polling, "FIRST_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(polling, "FAILED_POLL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def make_video(transport: Transport, emulator: Emulator, adapter: str) -> 
 
 @pytest.mark.parametrize("adapter", ["openai", "google"])
 async def test_looks_that_fail_for_a_while_are_repeated(transport: Transport, emulator: Emulator, adapter: str) -> None:
-    emulator.configure(job_poll_errors=steps.MAX_FAILED_POLLS - 1)
+    emulator.configure(job_poll_errors=polling.MAX_FAILED_POLLS - 1)
     output = await make_video(transport, emulator, adapter)
     assert output.data or output.url
     assert emulator.record()["arrivals"] == 1
@@ -63,7 +63,7 @@ async def test_looks_that_fail_for_a_while_are_repeated(transport: Transport, em
 
 @pytest.mark.parametrize("adapter", ["openai", "google"])
 async def test_looks_that_fail_for_good_are_given_up(transport: Transport, emulator: Emulator, adapter: str) -> None:
-    emulator.configure(job_poll_errors=steps.MAX_FAILED_POLLS)
+    emulator.configure(job_poll_errors=polling.MAX_FAILED_POLLS)
     with pytest.raises(ProviderUnavailable):
         await make_video(transport, emulator, adapter)
 

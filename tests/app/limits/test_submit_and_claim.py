@@ -334,7 +334,6 @@ async def test_eight_submitters_at_once_never_exceed_a_limit(database: Database)
                     )
 
     async with asyncio.timeout(30):
-        async with asyncio.timeout(30):
         await asyncio.gather(*(work(f"owner-{number}") for number in range(8)))
     async with database.connection() as connection:
         starts = await limits.read_starts(connection, row.provider_id)
